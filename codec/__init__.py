@@ -1,0 +1,25 @@
+"""The gradient codec: prediction, lattice, entropy coding, packets."""
+
+from .codec import Codec
+from .config import CodecConfig
+from .decoder import Decoder
+from .encoder import Encoder, EncodeReport
+from .errors import CodecError, ConfigError, EncodeError, OutOfStepError, PacketError, StateError
+from .lattice import lattice_names
+from .predictors import predictor_names
+
+__all__ = [
+    "Codec",
+    "CodecConfig",
+    "CodecError",
+    "ConfigError",
+    "Decoder",
+    "EncodeError",
+    "EncodeReport",
+    "Encoder",
+    "OutOfStepError",
+    "PacketError",
+    "StateError",
+    "lattice_names",
+    "predictor_names",
+]

@@ -1,19 +1,34 @@
 """What a trajectory and a forecast are."""
 
+from .cases import Case, cases
+from .errors import ForecastError, JumpError, LayoutError, NotFittedError, TrajectoryError, WindowError
 from .forecaster import Forecast, Forecaster, LearnedForecaster
 from .layout import Layout, TensorSpec
+from .ledger import Cost, Ledger
 from .moments import Moments, has_moments, read_moments
 from .packing import flatten, layout_of, load_vector, pack, require_vector, trainable_parameters, unpack
+from .skill import HorizonSkill, score
 from .window import Window
 
 __all__ = [
+    "Case",
+    "Cost",
     "Forecast",
+    "ForecastError",
     "Forecaster",
+    "HorizonSkill",
+    "JumpError",
     "Layout",
+    "LayoutError",
     "LearnedForecaster",
+    "Ledger",
     "Moments",
+    "NotFittedError",
     "TensorSpec",
+    "TrajectoryError",
     "Window",
+    "WindowError",
+    "cases",
     "flatten",
     "has_moments",
     "layout_of",
@@ -21,6 +36,7 @@ __all__ = [
     "pack",
     "read_moments",
     "require_vector",
+    "score",
     "trainable_parameters",
     "unpack",
 ]

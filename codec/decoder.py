@@ -1,0 +1,108 @@
+"""The receiving end."""
+
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .body import read_body
+from .endpoint import Endpoint
+from .errors import OutOfStepError, PacketError
+from .lattice import reconstruct
+from .packet import KEY_FRAME, NOT_FINITE, RAW, Header, fingerprint, read_packet
+from .state import SharedState
+
+_HEAL = "Ask the sender for a key frame: `encode(..., key_frame=True)`."
+
+
+@final
+class Decoder(Endpoint):
+    """Turns packets into vectors. Made by `Codec.decoder`."""
+
+    @torch.no_grad()
+    def decode(self, packet: bytes) -> Tensor:
+        """The vector of a packet, `[param]`, float32, equal bit for bit to the encoder's `reconstruction`.
+
+        Bit-equality holds between ends of equal fingerprint (library versions, processor), and between any ends for
+        predictors that are not forecasters. Packets come in order, each once; a key frame may follow any gap.
+
+        Args:
+            packet: one packet, untrusted. Memory is bounded by the layout and by the packet's own length.
+
+        Raises:
+            PacketError: if it is damaged or not of this link. The state is as before.
+            OutOfStepError: if it is sound but does not follow the last one. The state is as before.
+        """
+        if not isinstance(packet, bytes | bytearray | memoryview):
+            raise PacketError(f"A packet must be bytes, got {type(packet).__name__}.")
+        packet = bytes(packet)
+        header, data = read_packet(packet, self._link, self._key)
+        base = self._base(header)
+        raw = bool(header.flags & RAW)
+        finite = not header.flags & NOT_FINITE
+        if not finite and not raw:
+            raise PacketError("The packet is damaged: only raw packets may hold NaN or infinity.")
+        if raw:
+            values, seen, cell_index = self._raw(data), None, None
+        elif self._config.lattice == "raw":
+            raise PacketError("The packet is damaged: the raw coder has raw packets only.")
+        else:
+            values, seen, cell_index = self._coded(data, base, header.step)
+        if bool(np.isfinite(values).all()) != finite:
+            raise PacketError("The packet is damaged: its flag for NaN and infinity does not fit what it holds.")
+        vector = torch.from_numpy(values)
+        self._state = self._keeping.advanced(
+            base, packet, header.step, header.sequence, vector if finite else None, seen, cell_index
+        )
+        return vector.clone()
+
+    def _base(self, header: Header) -> SharedState:
+        """The state the packet was coded against."""
+        state = self._state
+        if header.step <= state.last_step:
+            raise OutOfStepError(
+                f"The packet is of step {header.step}, but step {state.last_step} has been decoded: it is repeated or "
+                "late. Drop it; if the sender was restarted at an earlier step, call `reset` first."
+            )
+        if header.flags & KEY_FRAME:
+            base = self._key_frame_base(header.sequence)
+        elif state.last_step < 0:
+            raise OutOfStepError(f"The first packet must be a key frame, got packet {header.sequence}. {_HEAL}")
+        else:
+            base = state
+        if header.sequence != base.sequence:
+            raise OutOfStepError(
+                f"Packet {base.sequence} is due, got packet {header.sequence} (step {header.step}): "
+                f"packets were lost or reordered. {_HEAL}"
+            )
+        if header.chain != base.chain[:8]:
+            raise OutOfStepError(
+                f"Packet {header.sequence} was coded against another history than was decoded here "
+                f"(digest {header.chain.hex()}, expected {base.chain[:8].hex()}). {_HEAL}"
+            )
+        if header.state and header.state[1] == fingerprint() and header.state[0] != base.float_digest():
+            raise OutOfStepError(
+                f"Packet {header.sequence} was coded against another float state, though libraries and processor are "
+                f"equal: memory or a saved state is damaged on one end. {_HEAL}"
+            )
+        return base
+
+    def _raw(self, data: bytes) -> npt.NDArray[np.float32]:
+        if len(data) != 4 * self._layout.size:
+            raise PacketError(
+                f"The packet is damaged: {len(data)} bytes of float32, the layout has {self._layout.size} coordinates."
+            )
+        return np.frombuffer(data, "<f4").astype(np.float32)
+
+    def _coded(
+        self, data: bytes, base: SharedState, step: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], int]:
+        basis = self._predictor.basis(base, step)
+        shape = (len(self._predictor.spans), len(basis))
+        body, seen = read_body(data, self._groups, base.counts.numpy(), shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self._prediction(body.coefficients, basis)
+            values = values + reconstruct(body.symbols, body.escaped, body.offsets, body.cell_index)
+        return values, seen, body.cell_index

@@ -1,0 +1,76 @@
+"""Integer probability tables: the committed family, and those that adapt to what was decoded.
+
+All are integer counts that sum to `TOTAL`, at least 1 for each symbol. Nothing here is a floating-point computation, so
+both ends of a link hold the same table, whatever machine they are. Only the encoder's choice between tables uses
+logarithms, and the choice is sent.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .symbols import NUM_SYMBOLS
+
+TOTAL = 2**22  # below constriction's 24 bits; at 2^16 the counts of 1 alone would cost 0.0013 bit a coordinate
+NUM_PRESETS = 63
+COUNT_UNIT = 16  # what one decoded symbol adds to its count, so that the constant 1 stands for a 16th of a symbol
+
+# The choice of a table is itself coded, with these shares of `TOTAL`.
+SKIP, ADAPTIVE, FIRST_PRESET = 0, 1, 2
+NUM_CHOICES = FIRST_PRESET + NUM_PRESETS
+
+
+@cache
+def preset_tables() -> npt.NDArray[np.int64]:
+    """The committed tables, `[preset, symbol]`: three shapes of generalised Gaussian at 21 scales each."""
+    tables = np.loadtxt(Path(__file__).with_name("preset_tables.txt"), dtype=np.int64)
+    tables.setflags(write=False)
+    return tables
+
+
+@cache
+def choice_table() -> npt.NDArray[np.int64]:
+    """Counts of the choices, `[choice]`: skip a quarter, adaptive half, the presets share the rest."""
+    table = np.full(NUM_CHOICES, TOTAL // 4 // NUM_PRESETS, np.int64)
+    table[SKIP] = TOTAL // 4
+    table[ADAPTIVE] = TOTAL - int(table.sum()) + int(table[ADAPTIVE])
+    table.setflags(write=False)
+    return table
+
+
+def adaptive_table(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The table that a group's counts stand for.
+
+    Args:
+        counts: `[symbol]`, as `updated_counts` keeps them.
+
+    Returns:
+        `[symbol]`, sums to `TOTAL`. What rounding leaves goes to the most frequent symbol.
+    """
+    weights = counts + 1
+    table = 1 + weights * (TOTAL - NUM_SYMBOLS) // int(weights.sum())
+    table[int(table.argmax())] += TOTAL - int(table.sum())
+    return table
+
+
+def updated_counts(counts: npt.NDArray[np.int64], seen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """A group's counts after one more packet: the old ones decay, the new symbols come in.
+
+    Args:
+        counts: `[symbol]`.
+        seen: how often each symbol was decoded now, `[symbol]`.
+    """
+    return counts - (counts >> 1) + COUNT_UNIT * seen
+
+
+def table_costs(tables: npt.NDArray[np.int64], seen: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Bits that symbols take under each table, `[table]`. For choosing only; it never needs to be equal on both ends.
+
+    Args:
+        tables: `[table, symbol]`.
+        seen: occurrences of each symbol, `[symbol]`.
+    """
+    used = np.flatnonzero(seen)
+    return (np.log2(float(TOTAL)) - np.log2(tables[:, used])) @ seen[used].astype(np.float64)

@@ -1,0 +1,130 @@
+"""`deadreckon record`: train a network and record how its weights and gradients move."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from ..callbacks import GradientCompression, OnlineForecaster, TrajectoryRecorder
+from ..codec import CodecConfig
+from ..forecast import Ledger, Trajectory
+from ..forecast.coordinates import PCACoordinates
+from .classifier import evaluate
+from .figures import loss_curve, pca_path
+from .options import RecordOptions
+from .results import write_result
+from .run_logger import finish, log_figure, make_logger
+from .tasks import load_task
+from .training import make_classifier, one_thread, train
+
+MAX_CURVE_POINTS = 2000
+
+
+def run(options: RecordOptions) -> None:
+    """Record one run into `options.out`: trajectory, figures and result.json.
+
+    Raises:
+        OptionError: if options contradict each other.
+        TrajectoryError: if there is a trajectory already.
+    """
+    out = Path(options.out)
+    task = load_task(options.task, options.data)
+    with one_thread():
+        module = make_classifier(
+            task,
+            options.network,
+            options.optimizer,
+            options.learning_rate,
+            options.schedule,
+            options.steps,
+            options.seed,
+        )
+        cadence = {name: options.gradient_every if name == "gradients" else options.every for name in options.streams}
+        facts = {"task": options.task, "network": options.network, "seed": options.seed}
+        recorder = TrajectoryRecorder(out / "trajectory", cadence, options.streams, facts)
+        online = None
+        if options.forecasters:
+            online = OnlineForecaster(options.forecasters, options.horizons, every=options.fit_every)
+        compression = GradientCompression(CodecConfig(options.codec, nmse=options.nmse)) if options.codec else None
+        callbacks: list[pl.Callback] = [item for item in (recorder, online, compression) if item is not None]
+        logger = make_logger(options.logger, out, "record", asdict(options), options.wandb_mode)
+        begin = time.perf_counter()
+        train(module, task, options.batch_size, options.steps, options.seed, callbacks, logger, options.progress)
+        seconds = time.perf_counter() - begin
+        final = evaluate(module, task.test)
+    ledger = Ledger.merged([item.ledger for item in (recorder, online, compression) if item is not None])
+    with Trajectory.open(out / "trajectory") as trajectory:
+        data = _facts(trajectory, cadence)
+    data |= {
+        "task": options.task,
+        "network": options.network,
+        "steps": options.steps,
+        "seed": options.seed,
+        "final": {
+            "train_loss": data["loss_curve"][-1][1],
+            "test_loss": final.loss,
+            "test_accuracy": final.accuracy,
+        },
+        "wall_seconds": seconds,
+        "ledger": ledger.to_dict(),
+        "attribution": task.attribution,
+        "trajectory": "trajectory",
+        "online": [asdict(item) for item in online.scores] if online is not None else [],
+        "jumps": [],
+        "compression": None,
+        "options": asdict(options),
+    }
+    if compression is not None:
+        data["compression"] = {
+            "predictor": options.codec,
+            "nmse_target": options.nmse,
+            "bits_per_coordinate": compression.bits_per_coordinate,
+            "packets": compression.num_packets,
+            "bytes": compression.num_bytes,
+        }
+    write_result(out, "record", data)
+    figures = [loss_curve(data["loss_curve"], [], out / "loss_curve")]
+    if data["pca"] is not None:
+        figures.append(pca_path(data["pca"], [], out / "pca_path"))
+    for path in figures:
+        log_figure(logger, f"record/{Path(path).stem}", path)
+    finish(logger)
+
+
+def _facts(trajectory: Trajectory, cadence: dict[str, int]) -> dict[str, Any]:
+    """What a trajectory holds, as plain data."""
+    loss = trajectory.scalars["loss"]
+    stride = -(-len(loss) // MAX_CURVE_POINTS)
+    curve = [[int(step), float(value)] for step, value in zip(loss.steps, loss.values, strict=True)]
+    streams = {
+        name: {
+            "rows": len(trajectory.stream(name)),
+            "every": cadence[name],
+            "bytes": 4 * len(trajectory.stream(name)) * trajectory.layout.size,
+        }
+        for name in trajectory.streams
+    }
+    return {
+        "num_parameters": trajectory.layout.size,
+        "streams": streams,
+        "loss_curve": curve[::stride] if curve[::stride][-1] == curve[-1] else [*curve[::stride], curve[-1]],
+        "trajectory_digest": trajectory.digest,
+        "pca": _plane(trajectory) if "weights" in trajectory.streams else None,
+    }
+
+
+def _plane(trajectory: Trajectory) -> dict[str, Any] | None:
+    """The weights in the plane of their first two principal components; `None` where there are too few rows."""
+    weights = trajectory.stream("weights")
+    if len(weights) < 3:
+        return None
+    rows = torch.from_numpy(weights[:].copy())
+    pca = PCACoordinates.fit(rows, 2)
+    return {
+        "points": pca.from_parameters(rows).tolist(),
+        "steps": weights.steps.tolist(),
+        "explained": pca.explained_variance_ratio.tolist(),
+    }

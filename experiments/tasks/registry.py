@@ -1,0 +1,37 @@
+"""Tasks by name."""
+
+from typing import get_args
+
+from ..errors import OptionError
+from ..options import NetworkName, TaskName
+from .digits import load_digits
+from .fashion_mnist import load_fashion_mnist
+from .task import TaskData
+
+
+def task_names() -> tuple[str, ...]:
+    """The tasks that `load_task` knows."""
+    return get_args(TaskName)
+
+
+def network_names() -> tuple[str, ...]:
+    """The networks that `make_network` knows."""
+    return get_args(NetworkName)
+
+
+def load_task(name: str, data: str | None = None) -> TaskData:
+    """A learning problem by name.
+
+    Args:
+        name: one of `task_names()`.
+        data: a folder with its files; of no use to `digits`, which the package brings along.
+
+    Raises:
+        OptionError: if there is no such task.
+        DataError: if its files cannot be found, fetched or read.
+    """
+    if name == "digits":
+        return load_digits()
+    if name == "fashion_mnist":
+        return load_fashion_mnist(data)
+    raise OptionError(f"`task` must be one of {', '.join(task_names())}, got {name!r}.")

@@ -1,0 +1,67 @@
+"""How far to jump next."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import JumpError
+from .outcome import Outcome
+
+
+class ControllerState(NamedTuple):
+    """All that the controller remembers.
+
+    Attributes:
+        position: which of the horizons comes next.
+        rejections: rejections in a row.
+        waiting: opportunities still to be let pass.
+        cool_downs: cool-downs since the last jump that was kept.
+    """
+
+    position: int = 0
+    rejections: int = 0
+    waiting: int = 0
+    cool_downs: int = 0
+
+
+class HorizonController:
+    """Chooses horizons as an ODE solver chooses step sizes: longer after success, shorter after failure.
+
+    A kept jump moves to the next longer horizon, a rejected one to the next shorter. After `patience` rejections in a
+    row the controller lets `cool_down` opportunities pass, twice as many each further time, at most 16 times as many,
+    until a jump is kept again. So a run in which jumps do not pay soon stops paying for proposals.
+
+    Args:
+        horizons: optimiser steps ahead to choose from; it starts with the shortest.
+        patience: rejections in a row before a pause. Raise it where verification is cheap.
+        cool_down: opportunities in the first pause; 0 never pauses.
+
+    Raises:
+        JumpError: if there is no horizon, one is below 1, they do not increase, or a count is negative.
+    """
+
+    def __init__(self, horizons: Sequence[int], patience: int = 2, cool_down: int = 2) -> None:
+        if not horizons or min(horizons) < 1 or list(horizons) != sorted(set(horizons)):
+            raise JumpError(f"`horizons` must be increasing numbers of steps, each at least 1, got {list(horizons)}.")
+        if patience < 1 or cool_down < 0:
+            raise JumpError(f"`patience` must be at least 1 and `cool_down` at least 0, got {patience}, {cool_down}.")
+        self.horizons = tuple(horizons)
+        self.patience = patience
+        self.cool_down = cool_down
+
+    def propose(self, state: ControllerState) -> tuple[int | None, ControllerState]:
+        """The horizon to try now, or `None` for none, and what to remember."""
+        if state.waiting > 0:
+            return None, state._replace(waiting=state.waiting - 1)
+        return self.horizons[state.position], state
+
+    def update(self, state: ControllerState, outcome: Outcome) -> ControllerState:
+        """What to remember after an opportunity ended; one without a proposal changes nothing."""
+        if outcome.kept:
+            return ControllerState(position=min(state.position + 1, len(self.horizons) - 1))
+        if not outcome.rejected:
+            return state
+        state = state._replace(position=max(state.position - 1, 0), rejections=state.rejections + 1)
+        if state.rejections < self.patience or self.cool_down == 0:
+            return state
+        pause = self.cool_down * 2 ** min(state.cool_downs, 4)
+        return state._replace(rejections=0, waiting=pause, cool_downs=state.cool_downs + 1)

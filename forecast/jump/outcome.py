@@ -1,0 +1,30 @@
+"""What became of a jump."""
+
+import enum
+
+
+class Outcome(enum.Enum):
+    """How one opportunity to jump ended; each value is a sentence for people."""
+
+    KEPT = "kept: the held-out loss fell by more than its noise"
+    NOT_BETTER = "rejected: the held-out loss did not fall by more than its noise"
+    NOT_FINITE = "rejected: the forecast or its held-out loss was not finite"
+    UNTRUSTED = "not verified: the forecaster expects its error to dwarf the move"
+    NO_HISTORY = "not proposed: too few rows since the last break in the curve"
+    NOT_FITTED = "not proposed: the forecaster has not been fitted yet, or not for such a horizon"
+    COOLING_DOWN = "not proposed: waiting after rejected jumps"
+
+    @property
+    def kept(self) -> bool:
+        """Whether the run goes on from the jumped weights."""
+        return self is Outcome.KEPT
+
+    @property
+    def proposed(self) -> bool:
+        """Whether a forecast was made."""
+        return self in (Outcome.KEPT, Outcome.NOT_BETTER, Outcome.NOT_FINITE, Outcome.UNTRUSTED)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether a forecast was made and not taken."""
+        return self.proposed and not self.kept

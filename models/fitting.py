@@ -1,0 +1,213 @@
+"""Fit learned forecasters to recorded cases, in plain torch, within a budget."""
+
+import abc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..forecast import Forecaster, LearnedForecaster
+from ..forecast.cases import Case
+from .errors import FittingError, ModelError
+from .motion import random_walk
+
+MIN_CASES = 4
+VALIDATION_SHARE = 0.25
+
+Stopped = Literal["solved", "iterations", "seconds", "converged"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a fit may take.
+
+    Attributes:
+        iterations: most iterations of a gradient-trained forecaster; closed-form solutions ignore it.
+        seconds: wall-clock seconds after which training stops, with the best so far; closed-form solutions ignore it.
+            `None` for no such limit: then equal cases and seeds give bit-equal results.
+
+    Raises:
+        ModelError: if `iterations` is below 1 or `seconds` is not above 0.
+    """
+
+    iterations: int = 500
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ModelError(f"`iterations` must be at least 1, got {self.iterations}.")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ModelError(f"`seconds` must be above 0 or None, got {self.seconds}.")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did and how good it thinks the result is.
+
+    Attributes:
+        iterations: how many were made; 1 for a closed-form solution.
+        wall_seconds: duration by the clock.
+        cpu_seconds: CPU time of this process meanwhile, all threads.
+        training_error: mean squared error divided by that of persistence, averaged over horizons, each case counting by
+            its own motion (`Examples.weights`). Below 1 is better than persistence.
+        validation_error: the same on the newest cases. They chose the ridge or the iteration to stop at, so it is
+            slightly optimistic; `score` on cases kept apart is not.
+        stopped: why it ended: `solved` (closed form), `iterations` or `seconds` (the budget), `converged` (validation
+            stopped improving).
+    """
+
+    iterations: int
+    wall_seconds: float
+    cpu_seconds: float
+    training_error: float
+    validation_error: float
+    stopped: Stopped
+
+
+class FitResult(NamedTuple):
+    """The part of a `FitReport` that the forecaster itself knows."""
+
+    iterations: int
+    training_error: float
+    validation_error: float
+    stopped: Stopped
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Checked cases, with windows cut to the history that is needed, and how to use them.
+
+    The newest quarter validates, because forecasts are made for what comes after the data: a random split would test
+    interpolation between overlapping windows.
+
+    Attributes:
+        cases: oldest first, all of one layout and with the same horizons; windows of exactly the forecaster's history.
+        horizons: ascending.
+        num_training: how many of the first cases train; the others validate.
+        weights: one over the sum of squared motion (`random_walk`) of each case's window, `[case]`, float64; 0 where
+            nothing moves. With it the slow end of a run counts as much as its fast beginning.
+    """
+
+    cases: tuple[Case, ...]
+    horizons: tuple[int, ...]
+    num_training: int
+    weights: Tensor
+
+    @classmethod
+    def of(cls, cases: Sequence[Case], forecaster: Forecaster) -> "Examples":
+        """Check cases for `forecaster`.
+
+        Raises:
+            FittingError: if there are too few, they do not fit the forecaster or each other, hold values that are not
+                finite, or do not move.
+        """
+        if len(cases) < MIN_CASES:
+            raise FittingError(f"Fitting needs at least {MIN_CASES} cases, got {len(cases)}. Record more rows.")
+        horizons = tuple(sorted(cases[0].targets))
+        layout = cases[0].window.layout
+        if not horizons:
+            raise FittingError("The cases have no targets.")
+        checked: list[Case] = []
+        energies: list[float] = []
+        for index, case in enumerate(cases):
+            window = case.window
+            if window.stream != forecaster.stream:
+                raise FittingError(f"Case {index} is of {window.stream!r}, expected {forecaster.stream!r}.")
+            if len(window) < forecaster.history:
+                raise FittingError(f"Case {index} has {len(window)} rows, {forecaster.history} are needed.")
+            if tuple(sorted(case.targets)) != horizons:
+                raise FittingError(f"Case {index} has horizons {sorted(case.targets)}, the first has {list(horizons)}.")
+            if window.layout.digest != layout.digest:
+                raise FittingError(f"Case {index} has another layout than the first.")
+            window = window.tail(forecaster.history)
+            if not all(bool(torch.isfinite(part).all()) for part in (window.values, *case.targets.values())):
+                raise FittingError(f"Case {index}, at step {window.last_step}, holds values that are not finite.")
+            checked.append(Case(window, case.targets))
+            energies.append(float(random_walk(window).double().square().sum()))
+        energy = torch.tensor(energies, dtype=torch.float64)
+        num_training = len(cases) - max(1, round(len(cases) * VALIDATION_SHARE))
+        for part, name in ((energy[:num_training], "training"), (energy[num_training:], "validation")):
+            if not bool((part > 0).any()):
+                raise FittingError(f"Nothing moves in any of the {len(part)} {name} cases.")
+        weights = torch.where(energy > 0, 1 / energy, 0.0)
+        return cls(tuple(checked), horizons, num_training, weights)
+
+    @property
+    def training(self) -> slice:
+        """The cases to learn from."""
+        return slice(0, self.num_training)
+
+    @property
+    def validation(self) -> slice:
+        """The cases to choose by."""
+        return slice(self.num_training, None)
+
+
+class FittableForecaster(LearnedForecaster):
+    """A learned forecaster that `fit_forecaster` can fit."""
+
+    @abc.abstractmethod
+    def fit_to(self, examples: Examples, budget: Budget, generator: torch.Generator) -> FitResult:
+        """Learn from checked examples; called by `fit_forecaster`.
+
+        Must change the forecaster only when everything has succeeded, take randomness from `generator` only, and leave
+        the global random state and grad mode as found.
+
+        Raises:
+            FittingError: if it cannot be done; the forecaster is as before.
+        """
+
+
+def fit_forecaster(
+    forecaster: Forecaster, cases: Sequence[Case], budget: Budget, generator: torch.Generator
+) -> FitReport:
+    """Fit a learned forecaster to cases with known answers.
+
+    The newest quarter of the cases validates: it chooses the ridge of `learned_linear` and where the training of
+    `neural_ode` stops, and tells how large the errors are. A forecaster that was fitted before goes on from there where
+    that means anything (`neural_ode`), and is solved anew otherwise.
+
+    Args:
+        forecaster: a learned one, e.g. `make_forecaster("learned_linear")`. Changed in place; untouched on failure.
+        cases: at least 4, oldest first, of the forecaster's stream, all with the same layout and horizons.
+        budget: when to stop.
+        generator: the only source of randomness.
+
+    Returns:
+        What was done, what it cost, and the errors relative to persistence.
+
+    Raises:
+        ModelError: if the forecaster has nothing to fit.
+        FittingError: if the cases do not do; see `Examples.of`. Or if training diverges.
+
+    Example:
+        >>> forecaster = make_forecaster("learned_linear", history=3)
+        >>> found = cases(trajectory, "weights", history=3, horizons=[1, 5])
+        >>> report = fit_forecaster(forecaster, found, Budget(), torch.Generator().manual_seed(0))
+    """
+    if not isinstance(forecaster, FittableForecaster):
+        raise ModelError(f"{forecaster.name!r} has nothing to fit; use it as it is.")
+    wall, cpu = time.perf_counter(), time.process_time()
+    # Callbacks may run under `no_grad` or inference mode; gradients are needed here all the same.
+    with torch.inference_mode(False), torch.enable_grad():
+        result = forecaster.fit_to(Examples.of(cases, forecaster), budget, generator)
+    return FitReport(
+        result.iterations,
+        time.perf_counter() - wall,
+        time.process_time() - cpu,
+        result.training_error,
+        result.validation_error,
+        result.stopped,
+    )
+
+
+def relative_error(squared_errors: Tensor, persistence: Tensor) -> Tensor:
+    """The mean over horizons of squared error over that of persistence, a 0-d tensor; both `[horizon]` sums over cases.
+
+    A horizon at which nothing moved counts 1: no forecast can be better than persistence there.
+    """
+    moved = persistence > 0
+    return torch.where(moved, squared_errors / persistence.where(moved, 1.0), 1.0).mean()

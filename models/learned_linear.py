@@ -1,0 +1,214 @@
+"""A linear combination of the window's rows, learned from what followed other windows."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, NamedTuple, cast, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from ..forecast import Forecast, Layout, Window
+from ..forecast.errors import NotFittedError, WindowError
+from .errors import FittingError
+from .fitting import Budget, Examples, FitResult, FittableForecaster, relative_error
+from .horizons import between
+from .motion import deviations, random_walk
+from .normal_equations import NormalEquations
+from .options import require_choice, require_integer
+from .stored_state import require_horizons, require_tensors
+
+# Relative to the mean eigenvalue of the normal equations. The last is persistence: no coefficient at all.
+RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, float("inf"))
+# A group with fewer numbers to learn from than this many per coefficient uses the coefficients of all.
+SAMPLES_PER_COEFFICIENT = 20
+
+Per = Literal["tensor", "kind", "all"]
+
+
+@final
+class LearnedLinear(FittableForecaster):
+    """mean = last + sum_i a_i(horizon) (row_i - last), with coefficients a learned by ridge regression.
+
+    The coefficients are shared by all coordinates of a group. Extrapolation, damping and averaging are all of this
+    form, so this finds the best of them for the run at hand; every polynomial forecaster is a special case. Fitted in
+    closed form: for each group and trained horizon, (A + ridge I) a = b with A, b the sums over cases and coordinates.
+    The ridge is chosen per group and horizon: each candidate, persistence among them, is fitted to the older cases, and
+    the one with the least error on the newest quarter is fitted again to all. Cases count by their own motion
+    (`Examples`).
+
+    scale = sigma sqrt(r(horizon)), with sigma the window's motion per step (`random_walk`, [param]) and r the group's
+    mean squared validation error over its mean squared sigma. Between trained horizons a and r are linear in the
+    horizon, zero at horizon 0.
+
+    Args:
+        history: rows in the window, at least 2.
+        per: which coordinates share coefficients: those of a `tensor`, of all tensors of one `kind`, or `all`. A tensor
+            that has fewer than 20 numbers for each coefficient to learn from, and one that was not there when it was
+            fitted, uses those of all. `kind` or `all` if it is to be used on another network.
+        stream: the stream it forecasts.
+
+    Raises:
+        ModelError: if an option is out of range.
+        WindowError: (on forecasting) if the window's rows are not spaced as those it was fitted to, or a horizon lies
+            beyond the largest trained one.
+    """
+
+    name: ClassVar[str] = "learned_linear"
+
+    def __init__(self, history: int = 5, per: Per = "tensor", stream: str = "weights") -> None:
+        super().__init__(stream)
+        self.history = require_integer("history", history, 2)
+        self.per: Per = require_choice("per", per, ("tensor", "kind", "all"))
+        self._learned: _Learned | None = None
+
+    @property
+    @override
+    def fitted(self) -> bool:
+        return self._learned is not None
+
+    @property
+    @override
+    def options(self) -> dict[str, object]:
+        return {"history": self.history, "per": self.per, "stream": self.stream}
+
+    @override
+    def state_dict(self) -> dict[str, Tensor]:
+        if self._learned is None:
+            return {}
+        names = json.dumps(self._learned.groups).encode()
+        return {
+            "groups": torch.tensor(list(names), dtype=torch.uint8),
+            "spacing": torch.tensor(self._learned.spacing),
+            "horizons": self._learned.horizons.clone(),
+            "coefficients": self._learned.coefficients.clone(),
+            "variance": self._learned.variance.clone(),
+        }
+
+    @override
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._learned = _Learned.read(state, self.history) if state else None
+
+    @override
+    def _forecast(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
+        learned = cast(_Learned, self._learned)  # `forecast` refuses to go on without
+        if window.spacing != learned.spacing:
+            raise WindowError(f"Fitted to rows {learned.spacing} steps apart, got {window.spacing} steps. Fit it anew.")
+        longest = int(learned.horizons[-1])
+        if horizons and max(horizons) > longest:
+            raise WindowError(f"Fitted up to horizon {longest}, got {max(horizons)}. Fit it to longer horizons.")
+        return self._each(learned, window, horizons)
+
+    def _each(self, learned: "_Learned", window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
+        rows, sigma = deviations(window), random_walk(window)
+        group_of = _groups(window.layout, self.per, learned.groups)
+        for horizon in horizons:
+            coefficients = between(learned.horizons, learned.coefficients, horizon).to(rows)
+            factor = between(learned.horizons, learned.variance, horizon).sqrt().to(rows)
+            mean, scale = window.last.to(rows.dtype).clone(), torch.empty_like(sigma)
+            for spec, group in zip(window.layout, group_of, strict=True):
+                mean[spec.span] += coefficients[group] @ rows[:, spec.span]
+                torch.mul(sigma[spec.span], factor[group], out=scale[spec.span])
+            dtype = window.values.dtype
+            yield Forecast(horizon, mean.to(dtype), scale.to(dtype))
+
+    @override
+    def fit_to(self, examples: Examples, budget: Budget, generator: torch.Generator) -> FitResult:
+        spacings = {gap for case in examples.cases for gap in case.window.steps.diff().tolist()}
+        if len(spacings) > 1:
+            raise FittingError(f"All rows must be equally far apart, got spacings {sorted(spacings)}.")
+        layout = examples.cases[0].window.layout
+        train = NormalEquations.of(examples, examples.training)
+        valid = NormalEquations.of(examples, examples.validation)
+        names = self._names(layout, examples.num_training)
+        group_of = torch.tensor(_groups(layout, self.per, names))
+        train_by_group, valid_by_group = train.grouped(group_of, len(names)), valid.grouped(group_of, len(names))
+
+        candidates = torch.stack([train_by_group.solve(torch.tensor(ridge)) for ridge in RIDGES])
+        errors = torch.stack([valid_by_group.squared_error(coefficients) for coefficients in candidates])
+        best = errors.argmin(dim=0)  # [horizon, group]
+        chosen = candidates.gather(0, best[None, :, :, None].expand(1, *candidates.shape[1:]))[0]
+        variance = valid_by_group.squared_error(chosen) / valid_by_group.motion.where(valid_by_group.motion > 0, 1.0)
+        # A group that stood still in the validation cases tells nothing about its errors; all of them together do.
+        variance = variance.where(valid_by_group.motion > 0, variance[:, :1])
+        final = (train_by_group + valid_by_group).solve(torch.tensor(RIDGES)[best])
+        if not bool(torch.isfinite(final).all() and torch.isfinite(variance).all()):
+            raise FittingError("The normal equations overflow: the values are too large to fit.")
+        self._learned = _Learned(names, spacings.pop(), torch.tensor(examples.horizons), final, variance)
+        of_tensor = chosen[:, group_of]
+        return FitResult(
+            1,
+            float(relative_error(train.squared_error(of_tensor).sum(dim=1), train.persistence.sum(dim=1))),
+            float(relative_error(valid.squared_error(of_tensor).sum(dim=1), valid.persistence.sum(dim=1))),
+            "solved",
+        )
+
+    def _names(self, layout: Layout, num_cases: int) -> list[str]:
+        """The groups with enough numbers to learn from; the first stands for all."""
+        numbers: dict[str, int] = {}
+        for spec in layout:
+            key = _key(spec.name, spec.kind, self.per)
+            numbers[key] = numbers.get(key, 0) + spec.numel * num_cases
+        enough = SAMPLES_PER_COEFFICIENT * (self.history - 1)
+        return [""] + [key for key, count in numbers.items() if key and count >= enough]
+
+
+class _Learned(NamedTuple):
+    """What a fit leaves behind.
+
+    Attributes:
+        groups: names of tensors or kinds; the first, the empty name, stands for all.
+        spacing: optimiser steps between rows.
+        horizons: trained ones, `[horizon]`, int64, ascending.
+        coefficients: `[horizon, group, time - 1]`, float64, oldest row first.
+        variance: squared error over squared motion, `[horizon, group]`, float64.
+    """
+
+    groups: list[str]
+    spacing: int
+    horizons: Tensor
+    coefficients: Tensor
+    variance: Tensor
+
+    @classmethod
+    def read(cls, state: dict[str, Tensor], history: int) -> "_Learned":
+        """Take over untrusted tensors.
+
+        Raises:
+            NotFittedError: naming what is wrong with them.
+        """
+        num_groups = state["variance"].shape[-1] if "variance" in state and state["variance"].ndim else 0
+        num_horizons = state["horizons"].numel() if "horizons" in state else 0
+        num_bytes = state["groups"].numel() if "groups" in state else 0
+        expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            "groups": (torch.uint8, (num_bytes,)),
+            "spacing": (torch.int64, ()),
+            "horizons": (torch.int64, (num_horizons,)),
+            "coefficients": (torch.float64, (num_horizons, num_groups, history - 1)),
+            "variance": (torch.float64, (num_horizons, num_groups)),
+        }
+        require_tensors("learned_linear", state, expected)
+        require_horizons(state["horizons"])
+        horizons, variance, coefficients = (state[name].clone() for name in ("horizons", "variance", "coefficients"))
+        try:
+            groups = json.loads(bytes(state["groups"].tolist()))
+        except ValueError as error:
+            raise NotFittedError(f"'groups' is not a list of names: {error}.") from error
+        if not isinstance(groups, list) or not all(isinstance(name, str) for name in groups):
+            raise NotFittedError("'groups' is not a list of names.")
+        if len(groups) != num_groups or num_groups == 0:
+            raise NotFittedError(f"'groups' must have one name for each of {num_groups} groups, got {len(groups)}.")
+        if int(state["spacing"]) < 1 or not bool((variance >= 0).all()):
+            raise NotFittedError("'spacing' must be at least 1 and 'variance' at least 0.")
+        return cls(groups, int(state["spacing"]), horizons, coefficients, variance)
+
+
+def _key(name: str, kind: str, per: Per) -> str:
+    """The group that a tensor asks for."""
+    return {"tensor": name, "kind": kind, "all": ""}[per]
+
+
+def _groups(layout: Layout, per: Per, names: Sequence[str]) -> list[int]:
+    """The group of each tensor; 0, which is all of them, where it has none of its own."""
+    index_of = {name: index for index, name in enumerate(names)}
+    return [index_of.get(_key(spec.name, spec.kind, per), 0) for spec in layout]
