@@ -45,9 +45,7 @@ def scales(shape: float) -> np.ndarray:
     low, high = 1e-9, WIDEST * per_deviation
     for _ in range(200):
         middle = np.sqrt(low * high)
-        low, high = (
-            (middle, high) if tail(shape, middle, np.array(0.5 + DEAD_ZONE)) < FEWEST else (low, middle)
-        )
+        low, high = (middle, high) if tail(shape, middle, np.array(0.5 + DEAD_ZONE)) < FEWEST else (low, middle)
     return np.geomspace(low, WIDEST * per_deviation, NUM_SCALES)
 
 

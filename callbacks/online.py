@@ -113,6 +113,11 @@ class OnlineForecaster(pl.Callback):
             raise UnsupportedTrainerError(
                 f"{who}'s horizons must be multiples of the recorder's cadence {cadence}, got {odd}."
             )
+        needy = [name for name, item in self.forecasters.items() if item.needs_moments]
+        if needy and not {"exp_avg", "exp_avg_sq"} <= set(recorder.streams):
+            raise UnsupportedTrainerError(
+                f"{who} with {needy} needs a TrajectoryRecorder that records 'exp_avg' and 'exp_avg_sq' as well."
+            )
         self._recorder = recorder
 
     @override
@@ -193,7 +198,7 @@ class OnlineForecaster(pl.Callback):
         return training, held_out
 
     def best(self, horizon: int) -> Forecaster | None:
-        """The fitted forecaster with the highest latest skill at a horizon, or `None` while none has been scored.
+        """The fitted forecaster with the highest latest skill at a horizon, or `None` while none has skill above 0.
 
         Of horizons that were not scored, the nearest longer one decides; a longer one than all is not forecast.
         """
@@ -201,7 +206,7 @@ class OnlineForecaster(pl.Callback):
         if not longer:
             return None
         latest = {item.forecaster: item for item in self.scores if item.horizon == longer[0]}
-        ready = [item for item in latest.values() if self.forecasters[item.forecaster].fitted]
+        ready = [item for item in latest.values() if self.forecasters[item.forecaster].fitted and item.skill > 0]
         if not ready:
             return None
         return self.forecasters[max(ready, key=lambda item: item.skill).forecaster]

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ..forecast import Forecaster, LearnedForecaster, Ledger, pack
+from ..forecast import Forecaster, LearnedForecaster, Ledger, has_moments, pack
 from ..forecast.jump import ControllerState, HorizonController, Jump, JumpPolicy, Outcome, attempt_jump
 from ..models import make_forecaster
 from .compression import GradientCompression
@@ -34,7 +34,7 @@ class SkipAhead(pl.Callback):
 
     Args:
         forecaster: a name from `deadreckon.models`, a fitted forecaster of the stream `weights`, or `"online"` for
-            whichever the Trainer's `OnlineForecaster` finds best at the horizon.
+            whichever the Trainer's `OnlineForecaster` finds best at the horizon, as long as that one has any skill.
         every: optimiser steps between opportunities, a multiple of the recorder's cadence.
         horizons: optimiser steps ahead to choose from, increasing; see `HorizonController`.
         probe: `probe(module, batch)` gives losses, one a sample or one a batch. It must not change or log anything.
@@ -110,7 +110,13 @@ class SkipAhead(pl.Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        sole_optimizer(trainer, type(self).__name__)
+        optimizer = sole_optimizer(trainer, type(self).__name__)
+        candidates = [self._forecaster] if self._online is None else self._online.forecasters.values()
+        for forecaster in candidates:
+            if forecaster is not None and forecaster.needs_moments and not has_moments(optimizer):
+                raise UnsupportedTrainerError(
+                    f"{forecaster.name!r} needs torch's Adam or AdamW, got {type(optimizer).__name__}."
+                )
 
     @override
     def on_train_batch_end(
@@ -149,7 +155,7 @@ class SkipAhead(pl.Callback):
             assert self._online is not None  # checked in `setup`
             forecaster = self._online.best(horizon)
         if forecaster is None:
-            return Jump(step, 0, Outcome.NOT_FITTED)
+            return Jump(step, 0, Outcome.NO_FORECASTER)
         optimizer = trainer.optimizers[0]
         with self.ledger.charge("forecasting"):
             window = self._recorder.window(

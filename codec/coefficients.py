@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import PacketError
+from .symbols import MAX_DIRECT
 from .varint import read_varint, write_varint
 
 UNIT = 256
 LIMIT = 2**15 - 1
+SAMPLE = 2**14  # coordinates of a block that decide whether its prediction pays
 
 FloatVector = npt.NDArray[np.float32]
 Coefficients = npt.NDArray[np.int16]  # [block, basis]
@@ -26,45 +28,73 @@ def quantise(value: float) -> int:
     return max(-LIMIT, min(LIMIT, round(value * UNIT)))
 
 
-def fit(vector: FloatVector, basis: Sequence[FloatVector], spans: Sequence[slice], error_per_coordinate: float) -> Coefficients:
+def fit(
+    vector: FloatVector, basis: Sequence[FloatVector], spans: Sequence[slice], width: float, dead_zone: float
+) -> Coefficients:
     """Least-squares coefficients of each block, zero where they do not pay for their own bits.
 
-    For every subset of the basis the normal equations are solved, the solution is quantised, and the bits it should
-    save are estimated as n/2 log2((|g|^2/n + d) / (|r|^2/n + d)), with r what is left and d the error that will be left
-    anyway: what lies below d costs nothing, so predicting it saves nothing (reverse water-filling; Cover and Thomas
-    2006, section 10.3.3). The subset with the largest saving after its own cost is taken, if there is a saving.
+    For every subset of the basis the normal equations are solved and the solution is quantised. What is left is then
+    quantised as it will be for coding, and the subset with the least estimated cost wins (`estimated_cost`), no basis
+    at all included. The energy of the residual does not decide: where many coordinates are exactly zero (inactive
+    units, small batches), a prediction that lowers the energy by a fifth still cost 4 % more bits at NMSE 0.01.
 
     Args:
         vector: what is coded, `[param]`.
         basis: predictions, each `[param]`.
         spans: the blocks.
-        error_per_coordinate: d above.
+        width: of a cell, as far as it can be told before the search; the last packet's.
+        dead_zone: of the quantiser.
     """
     fitted = np.zeros((len(spans), len(basis)), np.int16)
-    for block, span in enumerate(spans):
+    for block, span in enumerate(spans if basis else ()):
         target = vector[span].astype(np.float64)
         columns = np.stack([column[span] for column in basis], axis=1).astype(np.float64)
         if not np.isfinite(columns).all():
             continue
-        gram, inner, energy = columns.T @ columns, columns.T @ target, float(target @ target)
-        best = 0.0
+        gram, inner = columns.T @ columns, columns.T @ target
+        places = _sample(len(target))
+        target, columns = target[places], columns[places]
+        least = estimated_cost(target, width, dead_zone)
+        share = (span.stop - span.start) / len(target)
         for size in range(1, len(basis) + 1):
             for subset in itertools.combinations(range(len(basis)), size):
                 chosen = list(subset)
                 solution = np.linalg.lstsq(gram[np.ix_(chosen, chosen)], inner[chosen], rcond=1e-12)[0]
                 units = np.array([quantise(value) for value in solution])
-                scaled = units / UNIT
-                left = energy - 2 * scaled @ inner[chosen] + scaled @ gram[np.ix_(chosen, chosen)] @ scaled
-                spread = error_per_coordinate * len(target)
-                if not units.all() or left + spread <= 0:
+                if not units.all():
                     continue
-                saving = len(target) / 2 * math.log2((energy + spread) / (max(left, 0.0) + spread))
-                saving -= sum(8 * len(write_varint(_zigzag(int(unit)))) for unit in units)
-                if saving > best:
-                    best = saving
+                cost = estimated_cost(target - columns[:, chosen] @ (units / UNIT), width, dead_zone)
+                cost += sum(8 * len(write_varint(_zigzag(int(unit)))) for unit in units) / share
+                if cost < least:
+                    least = cost
                     fitted[block] = 0
                     fitted[block, chosen] = units
     return fitted
+
+
+def estimated_cost(residual: npt.NDArray[np.float64], width: float, dead_zone: float) -> float:
+    """About how many bits a residual takes, plus its squared error in bits at the slope of rate against distortion.
+
+    Entropy of the quantised values plus the raw bits of escapes, plus error / (2 ln 2 width^2 / 12), the slope of a
+    uniform quantiser at high rate (Gersho and Gray 1992, section 9.9).
+    """
+    scaled = np.minimum(np.abs(residual) / width, 2.0**31)
+    rounded = np.floor(scaled + 0.5 - dead_zone)
+    excess = scaled - rounded
+    direct = np.where(residual < 0, -1, 1) * np.minimum(rounded, MAX_DIRECT + 1).astype(np.int64) + MAX_DIRECT + 1
+    number = np.bincount(direct, minlength=1)
+    number = number[number > 0]
+    bits = float(number @ (np.log2(len(residual)) - np.log2(number)))
+    escapes = rounded[rounded > MAX_DIRECT]
+    bits += len(escapes) + float(np.log2(escapes - MAX_DIRECT).sum())
+    return bits + float(excess @ excess) * 6 / math.log(2)
+
+
+def _sample(number: int) -> npt.NDArray[np.intp]:
+    """At most `SAMPLE` places below `number`, spread evenly without a period: multiples of the golden ratio, mod 1."""
+    if number <= SAMPLE:
+        return np.arange(number)
+    return (np.arange(SAMPLE) * 0.6180339887498949 % 1.0 * number).astype(np.intp)
 
 
 def combine(coefficients: Coefficients, basis: Sequence[FloatVector], spans: Sequence[slice], size: int) -> FloatVector:

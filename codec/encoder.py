@@ -1,7 +1,8 @@
 """The sending end."""
 
 import math
-from typing import NamedTuple, final
+import operator
+from typing import NamedTuple, SupportsIndex, final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from . import coefficients
 from .body import Body, BodyBits, write_body
 from .endpoint import Endpoint
 from .errors import EncodeError
-from .lattice import Quantiser, cell_index, reconstruct
+from .lattice import Quantiser, cell_index, cell_width, reconstruct
 from .packet import KEY_FRAME, MAX_STEP, NOT_FINITE, RAW, STATE_DIGEST_EVERY, Header, fingerprint, write_packet
 from .state import SharedState
 from .symbols import to_symbols
@@ -80,7 +81,7 @@ class Encoder(Endpoint):
     _report: EncodeReport | None = None
 
     @torch.no_grad()
-    def encode(self, vector: Tensor | npt.ArrayLike, step: int, key_frame: bool = False) -> bytes:
+    def encode(self, vector: Tensor | npt.ArrayLike, step: SupportsIndex, key_frame: bool = False) -> bytes:
         """One vector as a packet.
 
         A vector with NaN or infinity is sent as float32, exactly, and leaves the predictor's state as it was. So is one
@@ -97,8 +98,7 @@ class Encoder(Endpoint):
             EncodeError: if the vector is not of real numbers, or `step` does not increase.
         """
         values = self._values(vector)
-        if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= MAX_STEP:
-            raise EncodeError(f"`step` must be a whole number from 0 to {MAX_STEP}, got {step!r}.")
+        step = _whole(step)
         if step <= self._state.last_step:
             raise EncodeError(
                 f"`step` must increase: the last packet was of step {self._state.last_step}, got {step}. "
@@ -190,7 +190,9 @@ class Encoder(Endpoint):
         energy = float(wide @ wide)
         bound = self._config.nmse * energy
         basis = self._predictor.basis(base, step)
-        weights = self._predictor.coefficients(values, basis, bound / max(len(values), 1))
+        guess = cell_index(max(math.sqrt(12 * bound / max(len(values), 1)), 1e-300))
+        start = base.cell_index or guess
+        weights = self._predictor.coefficients(values, basis, cell_width(start), self._config.dead_zone)
         prediction = self._prediction(weights, basis)
         with np.errstate(over="ignore", invalid="ignore"):
             residual = values - prediction
@@ -199,13 +201,12 @@ class Encoder(Endpoint):
                 prediction = self._prediction(weights, basis)
                 residual = values
             quantiser = Quantiser(residual, self._config.dead_zone)
-            guess = cell_index(max(math.sqrt(12 * bound / max(len(values), 1)), 1e-300))
             for share in _SHARES:
-                trial = quantiser.coarsest(share * bound, base.cell_index or guess)
+                trial = quantiser.coarsest(share * bound, start)
                 if trial is None:
                     return None
                 symbols, escaped = to_symbols(quantiser.values(trial))
-                decoded = prediction + reconstruct(symbols, escaped, trial.offsets, trial.index)
+                decoded = prediction + reconstruct(symbols, escaped, trial.offsets, trial.cell_index)
                 left = wide - decoded
                 error = float(left @ left)
                 if error <= bound:
@@ -214,13 +215,24 @@ class Encoder(Endpoint):
                 return None
         if not np.isfinite(decoded).all():
             return None
-        body = Body(trial.index, trial.offsets, weights, symbols, escaped)
+        body = Body(trial.cell_index, trial.offsets, weights, symbols, escaped)
         data, bits, seen = write_body(body, self._groups, base.counts.numpy())
         if len(data) >= 4 * len(values):
             return None
         scale = energy or 1.0
         ratio = quantiser.energy / scale if energy else 1.0
         return _Coded(data, bits, body, seen, decoded, error / scale, ratio)
+
+
+def _whole(step: SupportsIndex) -> int:
+    """The step as an `int`; numpy's whole numbers, which stores give, are welcome."""
+    try:
+        number = -1 if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= MAX_STEP:
+        raise EncodeError(f"`step` must be a whole number from 0 to {MAX_STEP}, got {step!r}.")
+    return number
 
 
 def _report(packet: bytes, data: bytes, coded: _Coded | None) -> EncodeReport:

@@ -36,7 +36,8 @@ class Endpoint:
     def __init__(self, layout: Layout, config: CodecConfig, stream: str, key: bytes | None) -> None:
         if layout.size > MAX_SIZE:
             raise ConfigError(
-                f"A packet holds at most {MAX_SIZE} coordinates, the layout has {layout.size}. Cut it with `Layout.slice`."
+                f"A packet holds at most {MAX_SIZE} coordinates, the layout has {layout.size}. "
+                "Cut it with `Layout.slice`."
             )
         if key is not None and not 0 < len(key) <= MAX_KEY_BYTES:
             raise ConfigError(f"`key` must have 1 to {MAX_KEY_BYTES} bytes, got {len(key)}.")
@@ -93,7 +94,7 @@ class Endpoint:
         """Take over what `state_dict` gave; coding goes on as if it had never stopped.
 
         Raises:
-            StateError: if it belongs to another layout, configuration or stream, or is damaged. Nothing is changed then.
+            StateError: if it belongs to another layout, configuration or stream, or is damaged. Nothing changes then.
         """
         self._state = self._keeping.from_dict(saved, self._link.identity)
 

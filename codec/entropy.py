@@ -1,21 +1,22 @@
 """Entropy coding of a packet's symbols: one ANS stream, one integer table a group.
 
-Coder: asymmetric numeral systems (Duda et al. 2015, Picture Coding Symposium), as `constriction` 0.5 implements it. A table
-becomes the exact dyadic fractions count / 2^22 in float64, which constriction turns into 24-bit fixed point with exact
-sums and products only, so both ends get the same model. The stream is a stack: what is encoded last is decoded first.
+Coder: asymmetric numeral systems (Duda et al. 2015, Picture Coding Symposium), as `constriction` 0.5 implements it. A
+table becomes the exact dyadic fractions count / 2^22 in float64, which constriction turns into 24-bit fixed point by
+sums and products, without a call to libm, so both ends get the same model. The stream is a stack: last in, first out.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import constriction
 import numpy as np
 import numpy.typing as npt
-from constriction.stream.model import Categorical
-from constriction.stream.stack import AnsCoder
 
 from .errors import PacketError
 from .groups import Groups
 from .symbols import NUM_SYMBOLS
 from .tables import ADAPTIVE, FIRST_PRESET, SKIP, TOTAL, adaptive_table, choice_table, preset_tables, table_costs
+
+_stream = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]  # a submodule without a stub
 
 ZERO = 14  # the symbol of the value 0
 
@@ -45,7 +46,7 @@ def encode_symbols(symbols: npt.NDArray[np.int32], groups: Groups, counts: npt.N
     seen = np.zeros((len(groups), NUM_SYMBOLS), np.int64)
     choices = np.zeros(len(groups), np.int32)
     choice_costs = np.log2(float(TOTAL)) - np.log2(choice_table())
-    coder = AnsCoder()
+    coder = _stream.stack.AnsCoder()
     for group in reversed(range(len(groups))):
         members = groups.gather(symbols, group)
         seen[group] = np.bincount(members, minlength=NUM_SYMBOLS)
@@ -81,7 +82,7 @@ def decode_symbols(
     words = np.frombuffer(data, "<u4").astype(np.uint32)
     if len(words) and words[-1] == 0:
         raise PacketError("The packet is damaged: its entropy-coded part ends with an empty word.")
-    coder = AnsCoder(words)
+    coder = _stream.stack.AnsCoder(words)
     seen = np.zeros((len(groups), NUM_SYMBOLS), np.int64)
     symbols = np.full(sum(groups.sizes), ZERO, np.int32)
     choices = coder.decode(_model(choice_table()), len(groups)) if len(groups) else ()
@@ -98,5 +99,5 @@ def decode_symbols(
     return symbols, seen
 
 
-def _model(table: npt.NDArray[np.int64]) -> Categorical:
-    return Categorical(table / TOTAL, perfect=False)
+def _model(table: npt.NDArray[np.int64]) -> Any:
+    return _stream.model.Categorical(table / TOTAL, perfect=False)

@@ -77,7 +77,7 @@ def _level(values: npt.NDArray[np.int64], offsets: npt.NDArray[np.int8], index: 
 class Trial(NamedTuple):
     """What one cell width would give: its index, the squared error left, and the best offsets."""
 
-    index: int
+    cell_index: int
     error: float
     offsets: npt.NDArray[np.int8]
 
@@ -145,17 +145,19 @@ class Quantiser:
                 good = trial
             else:
                 bad = trial
-            if good and bad and bad.index - good.index == 1:
+            if good and bad and bad.cell_index - good.cell_index == 1:
                 break
-            if good and good.index >= coarsest or bad and bad.index <= finest:
+            if (good and good.cell_index >= coarsest) or (bad and bad.cell_index <= finest):
                 break
-            low = good.index + 1 if good else finest
-            high = bad.index - 1 if bad else coarsest
+            low = good.cell_index + 1 if good else finest
+            high = bad.cell_index - 1 if bad else coarsest
             slope = 1.5  # of log error against log width: 2 at high rate, less where most coordinates are zero
             if good and bad and good.error > 0:
-                slope = max(math.log2(bad.error / good.error) * WIDTHS_PER_OCTAVE / (bad.index - good.index), 0.1)
+                slope = max(
+                    math.log2(bad.error / good.error) * WIDTHS_PER_OCTAVE / (bad.cell_index - good.cell_index), 0.1
+                )
             octaves = math.log2(bound / trial.error) / slope if trial.error > 0 else 2.0
-            index = trial.index + round(octaves * WIDTHS_PER_OCTAVE)
+            index = trial.cell_index + round(octaves * WIDTHS_PER_OCTAVE)
             if good and bad and attempt > 6:
                 index = (low + high) // 2
             index = min(max(index, low), high)
@@ -165,7 +167,7 @@ class Quantiser:
         """The quantised integers at a trial's width, `[param]`."""
         values = np.zeros(len(self._residual), np.int32)
         if self.energy and trial.error < self.energy:
-            width = cell_width(trial.index)
+            width = cell_width(trial.cell_index)
             edge = (1 - self._round) * width * (1 - 1e-6)
             places = np.flatnonzero(self._magnitude >= np.float32(min(edge, 3e38)))
             scaled = self._magnitude[places].astype(np.float64) / width

@@ -125,7 +125,9 @@ def read_packet(packet: bytes, link: Link, key: bytes | None) -> tuple[Header, b
         state = content[place : place + 8], content[place + 8 : place + 16]
         place += 16
     if place + length != len(content):
-        raise PacketError(f"The packet has {len(content) - place} bytes of body, its header says {length}. Cut or extended?")
+        raise PacketError(
+            f"The packet has {len(content) - place} bytes of body, its header says {length}. Cut or extended?"
+        )
     if step > MAX_STEP or sequence >= 2**32:
         raise PacketError(f"The packet has step {step} and number {sequence}, which are out of range.")
     return Header(flags, step, sequence, chain, state), content[place:]

@@ -1,7 +1,7 @@
 """What is subtracted before coding: basis vectors from shared state, and how the encoder weighs them.
 
-Both ends compute the basis from their equal states; only the encoder sees the vector, computes the coefficients and sends
-them. prediction = sum over the basis of coefficient times vector, for each block of coordinates.
+Both ends compute the basis from their equal states; only the encoder sees the vector, computes the coefficients and
+sends them. prediction = sum over the basis of coefficient times vector, for each block of coordinates.
 """
 
 import abc
@@ -49,14 +49,15 @@ class Predictor(abc.ABC):
 
     @abc.abstractmethod
     def coefficients(
-        self, vector: FloatVector, basis: Sequence[FloatVector], error_per_coordinate: float
+        self, vector: FloatVector, basis: Sequence[FloatVector], width: float, dead_zone: float
     ) -> Coefficients:
         """How much of each basis vector to take, `[block, basis]`. Called by the encoder only.
 
         Args:
             vector: what is coded, `[param]`, finite.
             basis: of `basis`.
-            error_per_coordinate: squared error that coding will leave.
+            width: of a cell, about.
+            dead_zone: of the quantiser.
         """
 
 
@@ -65,9 +66,9 @@ class _FittedPredictor(Predictor):
 
     @override
     def coefficients(
-        self, vector: FloatVector, basis: Sequence[FloatVector], error_per_coordinate: float
+        self, vector: FloatVector, basis: Sequence[FloatVector], width: float, dead_zone: float
     ) -> Coefficients:
-        return fit(vector, basis, self.spans, error_per_coordinate)
+        return fit(vector, basis, self.spans, width, dead_zone)
 
 
 class _WholeVectorPredictor(Predictor):
@@ -82,13 +83,15 @@ class _WholeVectorPredictor(Predictor):
 
     @override
     def basis(self, state: SharedState, step: int) -> tuple[FloatVector, ...]:
-        return (state.momentum.numpy(),) if state.row_steps else ()
+        return (state.momentum.numpy(),) if state.num_updates else ()
 
     @override
     def coefficients(
-        self, vector: FloatVector, basis: Sequence[FloatVector], error_per_coordinate: float
+        self, vector: FloatVector, basis: Sequence[FloatVector], width: float, dead_zone: float
     ) -> Coefficients:
-        units = [quantise(_ratio(self._scale(vector.astype(np.float64), column.astype(np.float64)))) for column in basis]
+        units = [
+            quantise(_ratio(self._scale(vector.astype(np.float64), column.astype(np.float64)))) for column in basis
+        ]
         return np.array([units], np.int16).reshape(1, len(basis))
 
     @abc.abstractmethod
@@ -112,7 +115,7 @@ class NoPrediction(Predictor):
 
     @override
     def coefficients(
-        self, vector: FloatVector, basis: Sequence[FloatVector], error_per_coordinate: float
+        self, vector: FloatVector, basis: Sequence[FloatVector], width: float, dead_zone: float
     ) -> Coefficients:
         return np.zeros((len(self.spans), 0), np.int16)
 
@@ -148,8 +151,8 @@ class Fitted(_FittedPredictor):
 class MomentumNorm(_WholeVectorPredictor):
     """||g|| m / ||m||, the founding note's formula, with the norm sent as one coefficient.
 
-    Leaves ||r||^2 / ||g||^2 = 2 (1 - c), c the cosine of g and m: worse than no prediction below c = 1/2. It is here to be
-    compared. The coefficient saturates at 128, where g is 128 times as long as m.
+    Leaves ||r||^2 / ||g||^2 = 2 (1 - c), c the cosine of g and m: worse than no prediction below c = 1/2. It is here to
+    be compared. The coefficient saturates at 128, where g is 128 times as long as m.
     """
 
     @override

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from .errors import StateError
+from .lattice import NUM_WIDTHS
+from .packet import MAX_STEP
 from .symbols import NUM_SYMBOLS
-from .tables import updated_counts
+from .tables import MAX_COUNT, updated_counts
 
 DIGEST_BYTES = 8
 
@@ -20,7 +22,7 @@ class SharedState(NamedTuple):
 
     Attributes:
         rows: the last decoded vectors, oldest first, each `[param]`, float32; as many as the predictor needs, at most.
-        row_steps: the last steps at which a vector entered the state, oldest first; `rows` belong to the newest of them.
+        row_steps: the steps of the rows.
         num_updates: decoded vectors that entered the state since the last key frame.
         momentum: their running mean, `[param]`, float32; `[0]` where the predictor does not need it.
         counts: decayed counts of decoded symbols, `[group, symbol]`, int64.
@@ -88,8 +90,8 @@ class Keeping(NamedTuple):
             packet: its bytes.
             step: its step.
             sequence: its number.
-            vector: what was decoded, `[param]`, owned by the state from now on; `None` where the predictor's state stays
-                as it is (a vector that is not finite).
+            vector: what was decoded, `[param]`, the state's own from now on; `None` where the predictor's part stays as
+                it is (a vector that is not finite).
             seen: occurrences of each symbol, `[group, symbol]`, where symbols were decoded.
             cell_index: the packet's, where it has one.
         """
@@ -97,7 +99,7 @@ class Keeping(NamedTuple):
         if vector is not None:
             if self.num_rows:
                 rows = (*rows, vector)[-self.num_rows :]
-            row_steps = (*row_steps, step)[-max(self.num_rows, 1) :]
+                row_steps = (*row_steps, step)[-self.num_rows :]
             num_updates += 1
             if self.momentum is not None:
                 decay = np.float32(self.momentum)
@@ -150,10 +152,9 @@ class Keeping(NamedTuple):
                 "Make the codec with the ones it was saved with."
             )
         num_rows = saved["rows"].shape[0] if saved["rows"].ndim else 0
-        num_steps = saved["row_steps"].shape[0] if saved["row_steps"].ndim else 0
         shapes = {
             "rows": ((num_rows, self.size), torch.float32),
-            "row_steps": ((num_steps,), torch.int64),
+            "row_steps": ((num_rows,), torch.int64),
             "momentum": ((0 if self.momentum is None else self.size,), torch.float32),
             "counts": ((self.num_groups, NUM_SYMBOLS), torch.int64),
             "numbers": ((4,), torch.int64),
@@ -166,12 +167,23 @@ class Keeping(NamedTuple):
                     f"`{name}` of a codec's state must be {dtype} of shape {shape}, "
                     f"got {value.dtype} {tuple(value.shape)}."
                 )
-        if num_rows > self.num_rows or num_steps > max(self.num_rows, 1) or num_rows > num_steps:
-            raise StateError(f"A codec's state must keep at most {self.num_rows} vectors, got {num_rows}.")
         num_updates, cell_index, last_step, sequence = saved["numbers"].tolist()
+        steps = saved["row_steps"].tolist()
+        sound = (
+            num_rows <= min(self.num_rows, num_updates)
+            and 0 <= cell_index < NUM_WIDTHS
+            and -1 <= last_step <= MAX_STEP
+            and 0 <= sequence < 2**32
+            and steps == sorted(set(steps))
+            and all(0 <= step <= last_step for step in steps)
+            and bool(((saved["counts"] >= 0) & (saved["counts"] < MAX_COUNT)).all())
+            and bool(saved["rows"].isfinite().all() and saved["momentum"].isfinite().all())
+        )
+        if not sound:
+            raise StateError("A codec's state has entries that no codec can reach: the checkpoint is damaged.")
         return SharedState(
             tuple(row.clone() for row in saved["rows"].cpu()),
-            tuple(saved["row_steps"].tolist()),
+            tuple(steps),
             num_updates,
             saved["momentum"].cpu().clone(),
             saved["counts"].cpu().clone(),

@@ -1,8 +1,8 @@
 """Between quantised integers and the finite alphabet that is entropy-coded.
 
 A value v with |v| <= 14 is a symbol by itself, v + 14. A larger one is an *escape*: with x = |v| - 14 >= 1 and
-b = floor(log2 x), the symbol 29 + b, and b + 1 raw bits beside the entropy-coded stream: the sign (1 for negative), then
-the b bits of x below its leading one, most significant first.
+b = floor(log2 x), the symbol 29 + b, and b + 1 raw bits beside the entropy-coded stream: the sign (1 for negative),
+then the b bits of x below its leading one, most significant first.
 """
 
 import numpy as np

@@ -17,6 +17,8 @@ TOTAL = 2**22  # below constriction's 24 bits; at 2^16 the counts of 1 alone wou
 NUM_PRESETS = 63
 COUNT_UNIT = 16  # what one decoded symbol adds to its count, so that the constant 1 stands for a 16th of a symbol
 
+MAX_COUNT = 2**37  # above what 2^30 coordinates add up to, below what `adaptive_table` can multiply
+
 # The choice of a table is itself coded, with these shares of `TOTAL`.
 SKIP, ADAPTIVE, FIRST_PRESET = 0, 1, 2
 NUM_CHOICES = FIRST_PRESET + NUM_PRESETS
@@ -56,13 +58,15 @@ def adaptive_table(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def updated_counts(counts: npt.NDArray[np.int64], seen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """A group's counts after one more packet: the old ones decay, the new symbols come in.
+    """A group's counts after one more packet: the old ones decay by a quarter, the new symbols come in.
+
+    On gradients of two Fashion-MNIST nets decays of 1/8, 1/4 and 1/2 and no memory at all differ by less than 0.5 %.
 
     Args:
         counts: `[symbol]`.
         seen: how often each symbol was decoded now, `[symbol]`.
     """
-    return counts - (counts >> 1) + COUNT_UNIT * seen
+    return counts - (counts >> 2) + COUNT_UNIT * seen
 
 
 def table_costs(tables: npt.NDArray[np.int64], seen: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -115,7 +115,6 @@ class CompareOptions:
         packets: code at most so many rows, the last ones; null for all.
         forecasters: the forecasters that are scored on the recorded weights.
         horizons: how far ahead they look, in optimiser steps.
-        history: rows of history in a window, at least.
         seed: of everything that is drawn.
         logger: where metrics go besides the result file.
         wandb_mode: offline needs no account; a run can be sent later with `wandb sync`.
@@ -130,7 +129,6 @@ class CompareOptions:
     packets: int | None = None
     forecasters: tuple[str, ...] = ("hold", "linear", "quadratic", "learned_linear", "neural_ode")
     horizons: tuple[int, ...] = (10, 20, 50, 100)
-    history: int = 5
     seed: int = 0
     logger: LoggerName = "wandb"
     wandb_mode: WandbMode = "offline"
@@ -148,7 +146,6 @@ class CompareOptions:
             _at_least("packets", self.packets, 1)
         _some("forecasters", self.forecasters)
         _check_horizons(self.horizons)
-        _at_least("history", self.history, 1)
         _at_least("seed", self.seed, 0)
 
 

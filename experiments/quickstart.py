@@ -15,7 +15,7 @@ def run(options: QuickstartOptions) -> None:
     folders = {name: str(out / name) for name in ("record", "compare", "codec", "race")}
 
     console.print(
-        "[bold]1/4[/] Training on the digits; recording weights and gradients; fitting forecasters meanwhile."
+        "[bold]1/4[/] Training on the digits; recording it; fitting forecasters meanwhile."
     )
     recorded = RecordOptions(
         out=folders["record"],
@@ -70,7 +70,7 @@ def run(options: QuickstartOptions) -> None:
 
 
 def _fresh(folder: Path) -> Path:
-    """The folder itself, or the first of folder-2, folder-3, ... that does not exist, so that nothing is overwritten."""
+    """The folder itself, or the first of folder-2, folder-3, ... that does not exist: nothing is overwritten."""
     number, candidate = 1, folder
     while candidate.exists():
         number += 1

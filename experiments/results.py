@@ -8,14 +8,14 @@ import platform
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from .errors import ResultError
-from .schema import KINDS, check
+from .schema import ENVIRONMENT, KINDS, check
 
 FORMAT = "deadreckon-result"
 VERSION = 1
@@ -32,19 +32,17 @@ class Result:
     Attributes:
         kind: `record`, `compare` or `race`.
         data: as `deadreckon.experiments.schema` describes that kind.
-        options: the options it was made with, as far as they were stored.
         environment: where it was made.
         path: the file.
     """
 
     kind: str
     data: dict[str, Any]
-    options: dict[str, Any]
     environment: dict[str, Any]
     path: Path
 
 
-def write_result(folder: str | Path, kind: str, data: Mapping[str, Any], options: Any = None) -> Path:
+def write_result(folder: str | Path, kind: str, data: Mapping[str, Any]) -> Path:
     """Write `folder/result.json`, whole or not at all.
 
     JSON has no infinities: a number that is not finite is stored as null.
@@ -53,7 +51,6 @@ def write_result(folder: str | Path, kind: str, data: Mapping[str, Any], options
         folder: made if need be.
         kind: `record`, `compare` or `race`.
         data: plain values (also NumPy's scalars), as `deadreckon.experiments.schema` describes this kind.
-        options: the options it was made with: a dataclass or a mapping.
 
     Returns:
         The file.
@@ -67,7 +64,6 @@ def write_result(folder: str | Path, kind: str, data: Mapping[str, Any], options
         "format": FORMAT,
         "version": VERSION,
         "kind": kind,
-        "options": _plain(_mapping(options), "options"),
         "environment": environment(),
         "data": check(_plain(data, "data"), KINDS[kind], "data"),
     }
@@ -114,21 +110,13 @@ def read_result(path: str | Path) -> Result:
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ResultError(f"{path}: `kind` must be one of {', '.join(KINDS)}, got {kind!r}.")
-    for name in ("options", "environment"):
-        if not isinstance(content.get(name), dict):
-            raise ResultError(f"{path}: `{name}` must be a dict, got {type(content.get(name)).__name__}.")
     try:
         content = _plain(content, "result")  # bounds the depth, also of entries that nobody knows
         data = check(content.get("data"), KINDS[kind], "data")
+        made_in = check(content.get("environment"), ENVIRONMENT, "environment")
     except ResultError as error:
         raise ResultError(f"{path}: {error}") from None
-    return Result(kind, data, content["options"], content["environment"], path)
-
-
-def _mapping(options: Any) -> Mapping[str, Any]:
-    if options is None:
-        return {}
-    return options if isinstance(options, Mapping) else asdict(options)
+    return Result(kind, data, made_in, path)
 
 
 def _refuse_constant(name: str) -> None:

@@ -66,6 +66,7 @@ NUMBER = Scalar((int, float), optional=True)
 FLAG = Scalar((bool,))
 MAYBE_COUNT = Scalar((int,), optional=True)
 MAYBE_TEXT = Scalar((str,), optional=True)
+OPTIONS = Named(Scalar((str, int, float, bool, list), optional=True))  # what it was made with, by option
 
 LEDGER = Named(
     Record({"wall_seconds": NUMBER, "cpu_seconds": NUMBER, "count": COUNT}, {"gradient_equivalents": (NUMBER, 0.0)})
@@ -100,6 +101,7 @@ RECORD = Record(
             ),
             None,
         ),
+        "options": (OPTIONS, {}),
         "trajectory": (MAYBE_TEXT, None),
         "trajectory_digest": (MAYBE_TEXT, None),
         "online": (
@@ -143,6 +145,7 @@ COMPARE = Record(
         ),
     },
     {
+        "options": (OPTIONS, {}),
         "skill_per_tensor": (
             Items(Record({"forecaster": TEXT, "horizon": COUNT, "tensor": TEXT, "skill": NUMBER})),
             [],
@@ -155,7 +158,7 @@ RACE = Record(
     {
         "task": TEXT,
         "network": TEXT,
-        "target": Record({"metric": TEXT, "value": NUMBER}),
+        "target": Record({"metric": TEXT, "value": Scalar((int, float))}),
         "arms": Items(
             Record(
                 {
@@ -172,7 +175,19 @@ RACE = Record(
             )
         ),
     },
-    {"forecaster": (MAYBE_TEXT, None), "attribution": (MAYBE_TEXT, None)},
+    {"options": (OPTIONS, {}), "forecaster": (MAYBE_TEXT, None), "attribution": (MAYBE_TEXT, None)},
+)
+ENVIRONMENT = Record(
+    {},
+    {
+        "python": (MAYBE_TEXT, None),
+        "platform": (MAYBE_TEXT, None),
+        "processor": (MAYBE_TEXT, None),
+        "num_cpus": (MAYBE_COUNT, None),
+        "num_threads": (MAYBE_COUNT, None),
+        "packages": (Named(TEXT), {}),
+        "date": (MAYBE_TEXT, None),
+    },
 )
 KINDS: Mapping[str, Record] = {"record": RECORD, "compare": COMPARE, "race": RACE}
 

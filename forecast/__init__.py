@@ -7,12 +7,16 @@ from .layout import Layout, TensorSpec
 from .ledger import Cost, Ledger
 from .moments import Moments, has_moments, read_moments
 from .packing import flatten, layout_of, load_vector, pack, require_vector, trainable_parameters, unpack
+from .records import Event, Scalars
 from .skill import HorizonSkill, score
+from .stream import Stream
+from .trajectory import Trajectory
 from .window import Window
 
 __all__ = [
     "Case",
     "Cost",
+    "Event",
     "Forecast",
     "ForecastError",
     "Forecaster",
@@ -24,7 +28,10 @@ __all__ = [
     "Ledger",
     "Moments",
     "NotFittedError",
+    "Scalars",
+    "Stream",
     "TensorSpec",
+    "Trajectory",
     "TrajectoryError",
     "Window",
     "WindowError",

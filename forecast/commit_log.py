@@ -125,9 +125,9 @@ class CommitLog:
     """An append-only file of JSON lines `["crc", payload]`; a line that is not whole does not count.
 
     The CRC of a line goes on from that of the line before, so a changed, lost or exchanged line is noticed. The first
-    line is a header that ties the log to its store. A line that is not whole can only be the last one, left behind by
-    a process that died; readers ignore it and the next writer cuts it. Anything else that does not fit is damage, and
-    an error.
+    line is a header that ties the log to its store. A torn line can only be the last one, left behind by a process or
+    machine that died: it lacks its newline, or has zero bytes where blocks were never written. Readers ignore it and
+    the next writer cuts it. Anything else that does not fit is damage, and an error.
 
     Args:
         path: the file.
@@ -172,7 +172,8 @@ class CommitLog:
                 text = line[12:-2]
                 crc = zlib.crc32(text, self._crc)
                 if line != _line(text, crc):
-                    if number > 1 and len(line) <= MAX_LINE and not file.read(1):
+                    torn = not line.endswith(b"\n") or b"\0" in line
+                    if torn and number > 1 and len(line) <= MAX_LINE and not file.read(1):
                         return
                     raise TrajectoryError(
                         f"Line {number} of {self.path} is damaged. Restore the file from a copy, or keep the "

@@ -46,6 +46,7 @@ class Trajectory:
         layout: what the coordinates mean.
         streams: names of the streams.
         metadata: what the maker of the run noted, plain JSON values.
+        uuid: tells this store from every other one.
 
     Example:
         >>> with Trajectory.create(path, layout, streams=("weights", "gradients")) as trajectory:
@@ -74,6 +75,7 @@ class Trajectory:
         require_float32(self.layout)
         self.streams = require_stream_names(attributes.get("streams"))
         self.metadata = _metadata(path, attributes)
+        self.uuid = str(attributes["uuid"])
         self._files = {name: RowFiles(path / name, self.layout.size) for name in self.streams}
         self._records = Records(self.streams)
         self._log = CommitLog(path / _LOG, _header(attributes))

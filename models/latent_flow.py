@@ -1,7 +1,8 @@
 """A second-order differential equation with a learned right-hand side, in few coordinates."""
 
 import math
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, cast
 
 import torch
 import torchdiffeq
@@ -26,10 +27,10 @@ class Acceleration(nn.Module):
 
     def __init__(self, rank: int, width: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        # `skip_init`, because the default initialisation would draw from the global generator.
-        self.inner = nn.utils.skip_init(nn.Linear, 2 * rank, width, dtype=torch.float64)
-        self.hidden = nn.utils.skip_init(nn.Linear, width, width, dtype=torch.float64)
-        self.outer = nn.utils.skip_init(nn.Linear, width, rank, dtype=torch.float64)
+        self.inner = _empty_linear(2 * rank, width)
+        self.hidden = _empty_linear(width, width)
+        self.outer = _empty_linear(width, rank)
+        self.friction = _empty_linear(rank, rank)
         with torch.no_grad():
             for value in self.parameters():
                 value.zero_()
@@ -42,7 +43,12 @@ class Acceleration(nn.Module):
     @override
     def forward(self, position: Tensor, velocity: Tensor) -> Tensor:
         inner = torch.tanh(self.inner(torch.cat((position, velocity), dim=-1)))
-        return self.outer(torch.tanh(self.hidden(inner)))
+        return self.friction(velocity) + self.outer(torch.tanh(self.hidden(inner)))
+
+
+def _empty_linear(num_in: int, num_out: int) -> nn.Linear:
+    """A float64 layer without values: the usual initialisation would draw from the global generator."""
+    return cast(nn.Linear, nn.utils.skip_init(nn.Linear, num_in, num_out, dtype=torch.float64))
 
 
 class Flow(nn.Module):
@@ -98,14 +104,14 @@ def integrate(
     else:
         wanted = list(range(1, len(ends)))
     solve = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
-    states = solve(flow, begin, ends, rtol=TOLERANCE, atol=TOLERANCE, method=method)
+    states: Tensor = solve(flow, begin, ends, rtol=TOLERANCE, atol=TOLERANCE, method=method)  # type: ignore[assignment]
     return states[wanted].chunk(2, dim=-1)[0]
 
 
 def _grid(times: list[float], step_size: float) -> tuple[list[float], list[int]]:
     """Ascending times with gaps of at most `step_size` through all of `times`, and where these are, less the first."""
     grid, positions = [times[0]], []
-    for begin, end in zip(times[:-1], times[1:], strict=True):
+    for begin, end in pairwise(times):
         count = max(1, math.ceil((end - begin) / step_size - 1e-9))
         grid += [begin + (end - begin) * index / count for index in range(1, count)] + [end]
         positions.append(len(grid) - 1)

@@ -63,7 +63,7 @@ class Frame(NamedTuple):
         spread = starts.std(dim=0)
         unit = spread.clamp(min=float(spread.max()) * SMALLEST_UNIT)
         gaps = torch.cat([case.window.steps.diff() for case in training]).double()
-        return cls(coordinates.mean, basis, unit.where(unit > 0, 1.0), float(gaps.mean()))
+        return cls(coordinates.mean, basis.contiguous(), unit.where(unit > 0, 1.0), float(gaps.mean()))
 
     def encode(self, window: Window) -> tuple[Tensor, Tensor]:
         """Position of the newest row and velocity, per unit of time, both `[rank]`, float64.

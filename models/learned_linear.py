@@ -134,7 +134,8 @@ class LearnedLinear(FittableForecaster):
         final = (train_by_group + valid_by_group).solve(torch.tensor(RIDGES)[best])
         if not bool(torch.isfinite(final).all() and torch.isfinite(variance).all()):
             raise FittingError("The normal equations overflow: the values are too large to fit.")
-        self._learned = _Learned(names, spacings.pop(), torch.tensor(examples.horizons), final, variance)
+        trained = torch.tensor(examples.horizons)
+        self._learned = _Learned(names, spacings.pop(), trained, final.contiguous(), variance.contiguous())
         of_tensor = chosen[:, group_of]
         return FitResult(
             1,

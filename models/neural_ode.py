@@ -1,28 +1,23 @@
 """A neural differential equation for the weights, in the principal components of their path."""
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple, cast, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from ..forecast import Forecast, Window
 from ..forecast.errors import LayoutError, NotFittedError
-from .errors import FittingError
-from .fitting import Budget, Examples, FitResult, FittableForecaster, Stopped, relative_error
+from .fitting import Budget, Examples, FitResult, FittableForecaster, relative_error
 from .horizons import between
 from .latent_flow import Acceleration, Flow, Method, integrate
 from .latent_frame import Frame, Latents, relative_variance
 from .motion import random_walk
 from .options import require_choice, require_flag, require_integer, require_positive
 from .stored_state import require_horizons, require_tensors
-
-LEARNING_RATE = 1e-2
-CHECK_EVERY = 5  # iterations between looks at the validation cases
-PATIENCE = 100  # iterations without a better validation error after which training stops
+from .training import train
 
 
 @final
@@ -40,9 +35,9 @@ class NeuralODE(FittableForecaster):
     What lies outside the span of the basis is held. A path's later motion leaves the components of its earlier rows, so
     fit anew as a run goes on; a repeated fit starts from the present g.
 
-    scale = sigma sqrt(r(horizon)) as in `LearnedLinear`: sigma is the window's motion per step, r the mean squared error
-    on the validation cases over mean squared sigma, for each tensor. r is linear between trained horizons, zero at
-    horizon 0 and grows with the square of the horizon beyond the largest trained one, as a wrong velocity does.
+    scale = sigma sqrt(r(horizon)) as in `LearnedLinear`: sigma is the window's motion per step, r the mean squared
+    error on the validation cases over mean squared sigma, for each tensor. r is linear between trained horizons, zero
+    at horizon 0, and grows with the square of the horizon beyond the largest trained one, as a wrong velocity does.
 
     Trained by Adam on all training cases at once; the weights with the least validation error are kept, a straight line
     among them.
@@ -156,7 +151,7 @@ class NeuralODE(FittableForecaster):
             moved = self._move(frame, acceleration, latents.start, latents.velocity, times)
             return relative_error(latents.squared_errors(moved), latents.persistence)
 
-        iterations, validation_error, stopped = _train(
+        iterations, validation_error, stopped = train(
             acceleration, lambda: error(training), lambda: error(validation), budget.iterations, deadline
         )
         with torch.no_grad():
@@ -165,59 +160,6 @@ class NeuralODE(FittableForecaster):
         variance = relative_variance(examples, examples.validation, frame, moved)
         self._learned = _Learned(frame, acceleration, layout.digest, torch.tensor(examples.horizons), variance)
         return FitResult(iterations, training_error, validation_error, stopped)
-
-
-def _train(
-    module: nn.Module,
-    training_error: Callable[[], Tensor],
-    validation_error: Callable[[], Tensor],
-    num_iterations: int,
-    deadline: float | None,
-) -> tuple[int, float, Stopped]:
-    """Train with Adam, and leave `module` with the parameters of the least validation error, frozen.
-
-    Returns:
-        Iterations made, the least validation error, and why it ended.
-
-    Raises:
-        FittingError: if an error is not finite.
-    """
-    optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
-    best, best_iteration, kept = _value(validation_error, 0), 0, _copy(module)
-    stopped: Stopped = "iterations"
-    iteration = 0
-    for iteration in range(1, num_iterations + 1):
-        optimizer.zero_grad()
-        training_error().backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        late = deadline is not None and time.perf_counter() >= deadline
-        if not (late or iteration == num_iterations or iteration % CHECK_EVERY == 0):
-            continue
-        value = _value(validation_error, iteration)
-        if value < best:
-            best, best_iteration, kept = value, iteration, _copy(module)
-        if late:
-            stopped = "seconds"
-            break
-        if iteration - best_iteration >= PATIENCE:
-            stopped = "converged"
-            break
-    module.load_state_dict(kept)
-    module.requires_grad_(False)
-    return iteration, best, stopped
-
-
-def _value(error: Callable[[], Tensor], iteration: int) -> float:
-    with torch.no_grad():
-        value = float(error())
-    if not math.isfinite(value):
-        raise FittingError(f"Training diverged: the error is {value} in iteration {iteration}.")
-    return value
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 class _Learned(NamedTuple):
@@ -254,7 +196,7 @@ class _Learned(NamedTuple):
             "layout": torch.tensor(list(bytes.fromhex(self.layout_digest)), dtype=torch.uint8),
             "horizons": self.horizons.clone(),
             "variance": self.variance.clone(),
-            **{f"acceleration.{name}": value for name, value in _copy(self.acceleration).items()},
+            **{f"acceleration.{name}": value.clone() for name, value in self.acceleration.state_dict().items()},
         }
 
     @classmethod

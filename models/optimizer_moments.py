@@ -31,8 +31,9 @@ class OptimizerMoments(ClosedForm):
     sqrt((1 + beta1) / (1 - beta1)), 4.4 at beta1 = 0.9.
 
     Moments must be float32 or wider. Leap+Verify (McEntire 2026, arXiv 2602.19580) reports that forecasts from moments
-    raise the loss by factors of 100 to 10,000 (a "momentum catastrophe"), but its code stores v in half precision, where
-    values below 3e-8 become zero and the quotient becomes m / eps. That tells about storage, not about the method.
+    raise the loss by factors of 100 to 10,000 (a "momentum catastrophe"), but its code stores v in half precision,
+    where values below 3e-8 become zero and the quotient becomes m / eps. That tells about storage, not about the
+    method.
 
     Args:
         stream: only `weights`; here so that all forecasters are made alike.

@@ -36,7 +36,7 @@ class Design(NamedTuple):
         """The problem of rows at `steps`, `[time]`, evenly spaced or not."""
         back = (steps - steps[-1]).to(device="cpu", dtype=torch.float64)
         span = float(-back[0]) or 1.0  # one row has no span; any unit will do
-        powers = torch.linalg.vander(back / span + 0.5, N=degree + 1)
+        powers = _powers(back / span + 0.5, degree + 1)
         everything, triangular = torch.linalg.qr(powers, mode="complete")
         num_terms = degree + 1
         return cls(everything[:, :num_terms], triangular[:num_terms], everything[:, num_terms:].T, span)
@@ -44,8 +44,13 @@ class Design(NamedTuple):
     def weights(self, horizon: int) -> Tensor:
         """What each row counts for in the value `horizon` steps after the newest, `[time]`, float64; their sum is 1."""
         time = torch.tensor([horizon / self.span + 0.5], dtype=torch.float64)
-        powers = torch.linalg.vander(time, N=len(self.triangular)).T
+        powers = _powers(time, len(self.triangular)).T
         return (self.orthonormal @ torch.linalg.solve_triangular(self.triangular.T, powers, upper=False)).squeeze(1)
+
+
+def _powers(time: Tensor, num_terms: int) -> Tensor:
+    """1, t, t^2, ..., `[time, num_terms]`."""
+    return time.unsqueeze(1) ** torch.arange(num_terms)
 
 
 class PolynomialFit:

@@ -60,7 +60,7 @@ def load_forecaster(path: str | os.PathLike[str]) -> ClosedForm | FittableForeca
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            state: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            state: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}
     except FileNotFoundError as error:
         raise ModelFileError(f"There is no forecaster {path}.") from error
     except (OSError, safetensors.SafetensorError) as error:

@@ -25,7 +25,7 @@ def _module_name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_every_source_file_is_installed_and_its_examples_run(path: Path) -> None:
-    """Each file of the source tree can be imported by its installed name, and its docstring examples give what they say."""
+    """Each source file can be imported by its installed name, and its docstring examples give what they say."""
     if path.name == "__main__.py":
         pytest.skip("importing it runs the command")
     module = importlib.import_module(_module_name(path))

@@ -11,7 +11,7 @@ class Outcome(enum.Enum):
     NOT_FINITE = "rejected: the forecast or its held-out loss was not finite"
     UNTRUSTED = "not verified: the forecaster expects its error to dwarf the move"
     NO_HISTORY = "not proposed: too few rows since the last break in the curve"
-    NOT_FITTED = "not proposed: the forecaster has not been fitted yet, or not for such a horizon"
+    NO_FORECASTER = "not proposed: no fitted forecaster beats standing still at such a horizon"
     COOLING_DOWN = "not proposed: waiting after rejected jumps"
 
     @property

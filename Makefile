@@ -1,0 +1,36 @@
+# The few verbs people need. VENV and INSTALL are for continuous integration, which tests the built wheel.
+PYTHON ?= python3
+VENV ?= .venv
+INSTALL ?= -e .[test]
+DEV ?= -e .[dev]
+
+.PHONY: quickstart test slow check clean
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/.installed
+	$(VENV)/bin/deadreckon quickstart
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest
+
+slow: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -m slow
+
+check: $(VENV)/.checked-tools
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	mkdir -p build/types && ln -sfn ../.. build/types/deadreckon
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25"
+	$(VENV)/bin/python -m pip install --constraint constraints.txt $(INSTALL)
+	touch $@
+
+$(VENV)/.checked-tools: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --constraint constraints.txt $(DEV)
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

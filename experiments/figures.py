@@ -1,0 +1,200 @@
+"""The figures of the report. Each takes checked plain data, writes PATH.png and PATH.svg, and returns the former."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter
+
+from .measures import RAW_PREDICTOR, REFERENCE_FORECASTER, REFERENCE_PREDICTOR, Data
+from .plotting import (
+    BLUE,
+    INK,
+    SKY,
+    VERMILION,
+    canvas,
+    colors,
+    finite,
+    label,
+    legend_below,
+    nothing_to_show,
+    plain_log_ticks,
+    save,
+)
+from .race_figures import JUMP_LOOK, jump_stage, jump_timeline, ledger_bars, race_curves
+from .verdicts import percent
+
+__all__ = [
+    "jump_timeline",
+    "ledger_bars",
+    "loss_curve",
+    "pca_path",
+    "race_curves",
+    "rate_distortion",
+    "skill_by_horizon",
+]
+
+FLOOR = -1.0  # skills below are drawn at the bottom edge, so that one wild forecaster does not flatten the others
+CEILING = 0.3  # more bits than that above the reference are drawn there, for the same reason
+SMOOTHING = 25  # steps of the running median over a noisy training loss
+NOTE: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9, "color": "#555555"}
+
+
+def loss_curve(curve: Sequence[Sequence[Any]], jumps: Sequence[Data], path: str | Path) -> Path:
+    """Training loss over optimiser steps, with a running median; jumps marked by what became of them.
+
+    Args:
+        curve: `[step, loss]` points.
+        jumps: as in a result; those never proposed are left out.
+        path: where, without a suffix.
+    """
+    with canvas(3.5) as (figure, (axes,)):
+        axes.set_title("Training loss")
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel("cross-entropy of a batch (nats)")
+        steps = np.array([point[0] for point in curve], dtype=float)
+        losses = np.array([finite(point[1]) for point in curve])
+        if not np.isfinite(losses).any():
+            nothing_to_show(axes, "no finite loss was recorded")
+            return save(figure, path)
+        axes.plot(steps, losses, color=SKY, linewidth=0.8, label="each batch")
+        if len(losses) >= 2 * SMOOTHING:
+            axes.plot(steps, _running_median(losses), color=BLUE, label="running median")
+        if np.nanmin(losses) > 0 and np.nanmax(losses) > 20 * np.nanmin(losses):
+            axes.set_yscale("log")
+            plain_log_ticks(axes.yaxis)
+        for stage, (color, marker) in JUMP_LOOK.items():
+            at = [jump["step"] for jump in jumps if jump_stage(jump) == stage and stage != "not proposed"]
+            if at:
+                heights = np.interp(at, steps, np.nan_to_num(losses, nan=float(np.nanmedian(losses))))
+                axes.plot(at, heights, marker, color=color, markersize=8, label=f"jump {stage}")
+        axes.legend()
+        return save(figure, path)
+
+
+def _running_median(values: np.ndarray) -> np.ndarray:
+    half = SMOOTHING // 2
+    padded = np.pad(values, half, mode="reflect")
+    with np.errstate(invalid="ignore"):
+        return np.median(np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING), axis=1)
+
+
+def pca_path(pca: Data, jumps: Sequence[Data], path: str | Path) -> Path:
+    """The weights' path in the plane of its first two principal components, coloured by step.
+
+    Args:
+        pca: `points`, `steps` and `explained` shares of variance, as in a result.
+        jumps: those kept are drawn as arrows between the rows around them.
+        path: where, without a suffix.
+    """
+    points = np.array([[finite(x), finite(y)] for x, y in pca["points"]]).reshape(-1, 2)
+    first, second = (finite(share) for share in pca["explained"])
+    with canvas(4.4) as (figure, (axes,)):
+        axes.set_title("The weights' path, seen in a plane")
+        axes.set_xlabel(f"first principal component ({percent(first)} of the variance)")
+        axes.set_ylabel(f"second ({percent(second)})")
+        axes.plot(points[:, 0], points[:, 1], color="#c8c8c8", linewidth=1, zorder=1)
+        dots = axes.scatter(points[:, 0], points[:, 1], c=pca["steps"], cmap="viridis", s=22, zorder=2)
+        figure.colorbar(dots, ax=axes, label="optimiser step", pad=0.02)
+        if len(points):
+            for text, point in (("start", points[0]), ("end", points[-1])):
+                axes.annotate(text, tuple(point), textcoords="offset points", xytext=(0, -16), ha="center")
+        for step in (jump["step"] for jump in jumps if jump_stage(jump) == "kept"):
+            row = int(np.searchsorted(pca["steps"], step))
+            if 0 < row < len(points):
+                arrow = {"arrowstyle": "->", "color": VERMILION, "linewidth": 1.8}
+                axes.annotate("", tuple(points[row]), tuple(points[row - 1]), arrowprops=arrow)
+        axes.margins(0.12)
+        figure.supxlabel("A projection: a random walk makes smooth curves here, too.", fontsize=9, color="#555555")
+        return save(figure, path)
+
+
+def skill_by_horizon(skill: Sequence[Data], path: str | Path) -> Path:
+    """Skill over horizon, a line for each forecaster; persistence is the line at 0.
+
+    Args:
+        skill: entries with `forecaster`, `horizon` and `skill`; null where there was none.
+        path: where, without a suffix.
+    """
+    with canvas(3.9) as (figure, (axes,)):
+        axes.set_title("Does forecasting beat standing still?")
+        axes.set_xlabel("horizon (optimiser steps ahead)")
+        axes.set_ylabel("skill: 1 - MSE / MSE of standing still")
+        axes.axhline(0, color=INK, linewidth=1.4, linestyle="--", label=f"{REFERENCE_FORECASTER} (standing still)")
+        horizons = sorted({row["horizon"] for row in skill})
+        lowest = 0.0
+        for name, (color, marker) in colors([row["forecaster"] for row in skill]).items():
+            if name == REFERENCE_FORECASTER:
+                continue
+            known = {row["horizon"]: finite(row["skill"]) for row in skill if row["forecaster"] == name}
+            values = np.array([known.get(horizon, np.nan) for horizon in horizons])
+            axes.plot(horizons, np.maximum(values, FLOOR), color=color, marker=marker, label=label(name))
+            lowest = min(lowest, float(np.nanmin(values, initial=0.0)))
+        if len(horizons) > 1 and min(horizons) > 0:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        axes.set_xticks(horizons, [f"{horizon:g}" for horizon in horizons])
+        axes.set_ylim(max(lowest, FLOOR) - 0.08, 1.02)
+        if lowest < FLOOR:
+            axes.set_ylim(FLOOR - 0.28, 1.02)
+            axes.text(0.5, 0.02, f"(worse than {FLOOR:g} is drawn at {FLOOR:g})", **NOTE, transform=axes.transAxes)
+        legend_below(axes)
+        return save(figure, path)
+
+
+def rate_distortion(rows: Sequence[Data], path: str | Path) -> Path:
+    """Bits a coordinate over the error made, a line for each front-end; below, the same relative to no prediction.
+
+    Args:
+        rows: entries with `predictor`, `nmse` and `bits_per_coordinate`; `raw` is mentioned, not drawn.
+        path: where, without a suffix.
+    """
+    points: dict[str, dict[float, tuple[float, float]]] = {}
+    for row in rows:
+        nmse, bits = finite(row["nmse"]), finite(row["bits_per_coordinate"])
+        if row["predictor"] != RAW_PREDICTOR and row["nmse_target"] and nmse > 0 and bits > 0:
+            points.setdefault(row["predictor"], {})[row["nmse_target"]] = (nmse, bits)
+    raw = next((row["bits_per_coordinate"] for row in rows if row["predictor"] == RAW_PREDICTOR), None)
+    with canvas(6.0, 2, (3, 2)) as (figure, (top, bottom)):
+        if not points:
+            nothing_to_show(top, "no front-end was measured")
+            bottom.set_axis_off()
+            return save(figure, path)
+        top.set_title("Bits for a given error" + (f"  (float32 as it is: {raw:.3g} bits)" if raw else ""))
+        top.set_ylabel("bits per coordinate")
+        bottom.set_ylabel("bits against\nno prediction")
+        bottom.set_xlabel("NMSE: squared error / squared norm")
+        reference = points.get(REFERENCE_PREDICTOR, {})
+        worst = 0.0
+        for name, (color, marker) in colors(list(points)).items():
+            look = {"color": color, "marker": marker, "alpha": 0.9}
+            if name == REFERENCE_PREDICTOR:
+                look |= {"color": INK, "linestyle": "--"}
+            line = sorted(points[name].values())
+            top.plot(*zip(*line, strict=True), label=label(name), **look)
+            relative = sorted(
+                (nmse, bits / reference[target][1] - 1)
+                for target, (nmse, bits) in points[name].items()
+                if target in reference
+            )
+            if relative:
+                at, change = zip(*relative, strict=True)
+                bottom.plot(at, np.minimum(change, CEILING), **look)
+                worst = max(worst, *change)
+        if worst > CEILING:
+            note = f"(more than {CEILING:+.0%} is drawn there)"
+            bottom.text(0.5, 1.01, note, **NOTE, transform=bottom.transAxes)
+        for axes in (top, bottom):
+            axes.set_xscale("log")
+            plain_log_ticks(axes.xaxis)
+        ticks = sorted({target for line in points.values() for target in line})
+        for axes in (top, bottom):
+            axes.set_xticks(ticks)
+            axes.minorticks_off()
+        top.set_ylim(bottom=0)
+        bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %" if value else "0 %"))
+        bottom.legend(*top.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=3)
+        if not reference:
+            nothing_to_show(bottom, "no reference without prediction was measured")
+        return save(figure, path)

@@ -1,0 +1,115 @@
+"""Common ground of all figures: style, colours, safe labels, saving."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+# M. Okabe and K. Ito (2008), Color Universal Design: told apart with any common colour vision. Their yellow is left
+# out, which is too faint on white.
+BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
+GREY, INK = "#8a8a8a", "#222222"
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+WIDTH = 5.6  # inches; with 10.5 points still readable when a page of 360 pixels shrinks it
+MAX_LABEL = 28
+LAST_READABLE = 0x24F  # DejaVu Sans draws Latin letters up to here
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "deadreckon",  # the same figure gives the same file
+    "text.parse_math": False,  # names come from files: a dollar sign is a dollar sign
+}
+
+
+@contextmanager
+def canvas(
+    height: float, num_panels: int = 1, ratios: Sequence[float] | None = None
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure with panels one above the other, in our style; global settings and pyplot are left alone.
+
+    Args:
+        height: in inches.
+        num_panels: how many.
+        ratios: their relative heights.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots(num_panels, 1, squeeze=False, height_ratios=ratios)
+        yield figure, [row[0] for row in axes]
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG and SVG.
+
+    Args:
+        figure: made by `canvas`, still inside it.
+        path: where, without a suffix; folders are made.
+
+    Returns:
+        The PNG file; the SVG file lies beside it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = path.with_name(path.name + ".png"), path.with_name(path.name + ".svg")
+    figure.savefig(png, dpi=160)
+    figure.savefig(svg, metadata={"Date": None})
+    return png
+
+
+def label(name: str) -> str:
+    """A name from a file as a short label of readable characters."""
+    text = "".join(sign if sign.isprintable() and ord(sign) <= LAST_READABLE else "?" for sign in name)
+    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+
+
+def finite(value: Any) -> float:
+    """A number, with NaN, which leaves a gap in a line, for null and whatever is not finite."""
+    return float(value) if value is not None and math.isfinite(value) else math.nan
+
+
+def colors(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+    """A colour and a marker for each name, in order; they come round again after seven."""
+    unique = list(dict.fromkeys(names))
+    return {name: (CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(unique)}
+
+
+def plain_log_ticks(axis: Any, form: Callable[[float], str] = "{:g}".format) -> None:
+    """Numbers such as 0.1 on a logarithmic axis; powers of ten would need the mathematics that is switched off."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(axes: Axes, columns: int = 3) -> None:
+    """A legend under the panel, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, columnspacing=1.2)
+
+
+def nothing_to_show(axes: Axes, text: str) -> None:
+    """Say in an empty panel why it is empty."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY)

@@ -1,0 +1,540 @@
+"""The round-trip suite that every predictor and lattice passes, and what the encoder and decoder promise."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from codec_streams import LAYOUTS, ar1_stream, gradient_stream, layout_from
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from deadreckon.codec import (
+    Codec,
+    CodecConfig,
+    CodecError,
+    ConfigError,
+    EncodeError,
+    OutOfStepError,
+    PacketError,
+    StateError,
+    lattice_names,
+    predictor_names,
+)
+from deadreckon.forecast import LayoutError
+from deadreckon.models import make_forecaster
+
+CONFIGS = [CodecConfig(predictor, lattice) for predictor in predictor_names() for lattice in lattice_names()]
+NAMES = [f"{config.predictor}-{config.lattice}" for config in CONFIGS]
+MIXED = LAYOUTS["large, small, empty and 0-d tensors"]
+
+
+def same_bits(first: Tensor, second: Tensor) -> bool:
+    return torch.equal(first.view(torch.int32), second.view(torch.int32))
+
+
+def same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def relative_error(vector: Tensor, decoded: Tensor) -> float:
+    wide = vector.double()
+    return float((wide - decoded.double()).square().sum() / wide.square().sum())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_decoder_returns_the_encoders_reconstruction(config, layout):
+    """Over a stream with a skipped step, zeros, NaN and a key frame, both ends hold equal bits and equal states."""
+    codec = Codec(layout, config)
+    encoder, decoder = codec.encoder(), codec.decoder()
+    rows = ar1_stream(layout, 14)
+    rows[6] = torch.zeros(layout.size)
+    rows[9] = torch.full((layout.size,), math.nan)
+    for number, row in enumerate(rows):
+        step = number + 3 * (number > 4)
+        decoded = decoder.decode(encoder.encode(row, step, key_frame=number == 11))
+        assert same_bits(decoded, encoder.reconstruction)
+        assert same_state(encoder.state_dict(), decoder.state_dict())
+        if not bool(row.isfinite().all()) or config.lattice == "raw":
+            assert same_bits(decoded, row)
+
+
+@pytest.mark.parametrize("nmse", [0.9, 0.5, 0.1, 0.01, 1e-4, 1e-6, 1e-9, 1e-13])
+@pytest.mark.parametrize("predictor", ["none", "fitted", "momentum_norm", "linear"])
+def test_error_bound_holds(predictor, nmse):
+    """No packet's squared error exceeds the asked share of the vector's energy, and the report says what it is."""
+    codec = Codec(MIXED, CodecConfig(predictor, nmse=nmse))
+    encoder = codec.encoder()
+    for step, row in enumerate(ar1_stream(MIXED, 6)):
+        encoder.encode(row, step)
+        error = relative_error(row, encoder.reconstruction)
+        assert error <= nmse
+        assert_close(encoder.last_report.nmse, error)
+
+
+def test_cells_are_as_coarse_as_the_bound_allows():
+    """The error comes within 3 % of the bound, so that no bits are spent on exactness nobody asked for."""
+    rows, layout = gradient_stream(12)
+    for nmse in (0.3, 0.1, 0.01):
+        encoder = Codec(layout, CodecConfig("none", nmse=nmse)).encoder()
+        for step, row in enumerate(rows):
+            encoder.encode(row, step)
+            assert encoder.last_report.nmse > 0.97 * nmse
+
+
+def test_report_accounts_for_every_bit():
+    """The parts of a report add up to eight times the packet's length, for coded, raw and non-finite packets."""
+    encoder = Codec(MIXED, CodecConfig(nmse=1e-5)).encoder()
+    raw = Codec(MIXED, CodecConfig(lattice="raw")).encoder()
+    rows = ar1_stream(MIXED, 3)
+    rows[1] = rows[1] / 0
+    for step, row in enumerate(rows):
+        for end in (encoder, raw):
+            packet = end.encode(row, step)
+            report = end.last_report
+            parts = report.header_bits + report.quantiser_bits + report.coefficient_bits + report.table_bits
+            parts += report.symbol_bits + report.escape_bits + report.raw_bits
+            assert report.num_bits == parts == 8 * len(packet)
+    assert encoder.last_report.escape_bits > 0
+    assert encoder.last_report.raw_bits == 0
+    assert raw.last_report.raw_bits == 32 * MIXED.size
+
+
+awkward = st.one_of(
+    st.floats(width=32),
+    st.sampled_from([0.0, -0.0, 1e-45, -1e-40, 3.4e38, -3.4e38, 1.0, math.nan, math.inf, -math.inf]),
+    st.floats(-1.0, 1.0, width=32),
+)
+TINY = layout_from({"w": (3, 4), "s": (), "e": (0,), "b": (7,)})
+
+
+@given(
+    rows=st.lists(st.lists(awkward, min_size=TINY.size, max_size=TINY.size), min_size=1, max_size=5),
+    predictor=st.sampled_from(predictor_names()),
+    nmse=st.sampled_from([0.5, 1e-2, 1e-7]),
+    tile=st.sampled_from([1, 40]),
+)
+def test_any_float32_vector_survives(rows, predictor, nmse, tile):
+    """Whatever float32 holds, the decoder gets the encoder's reconstruction, within the bound, exact if not finite."""
+    layout = layout_from({f"{spec.name}{k}": spec.shape for k in range(tile) for spec in TINY})
+    codec = Codec(layout, CodecConfig(predictor, nmse=nmse))
+    encoder, decoder = codec.encoder(), codec.decoder()
+    for step, values in enumerate(rows):
+        row = torch.tensor(values * tile, dtype=torch.float32)
+        decoded = decoder.decode(encoder.encode(row, step))
+        assert same_bits(decoded, encoder.reconstruction)
+        if bool(row.isfinite().all()):
+            assert bool(decoded.isfinite().all())
+            if bool(row.any()):
+                assert relative_error(row, decoded) <= nmse
+            else:
+                assert not bool(decoded.any())
+        else:
+            assert same_bits(decoded, row)
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-38, 1e-20, 1e20, 3e37])
+def test_scale_does_not_matter(scale):
+    """Denormal and huge vectors are coded as the plain ones are, without overflow of their squares."""
+    encoder = Codec(MIXED, CodecConfig(nmse=0.1)).encoder()
+    for step, row in enumerate(ar1_stream(MIXED, 4)):
+        vector = (row.double() / row.abs().max() * scale).float()
+        encoder.encode(vector, step)
+        assert relative_error(vector, encoder.reconstruction) <= 0.1
+        assert encoder.last_report.raw_bits == 0
+
+
+@pytest.mark.parametrize("jump", [1e-12, 1e12])
+def test_a_sudden_change_of_scale_is_followed(jump):
+    """The search for the cell width finds its way from any start."""
+    encoder = Codec(MIXED, CodecConfig("none", nmse=0.1)).encoder()
+    for step, row in enumerate(ar1_stream(MIXED, 6)):
+        vector = row * (jump if step >= 3 else 1.0)
+        encoder.encode(vector, step)
+        assert 0.095 < encoder.last_report.nmse <= 0.1
+
+
+def test_zero_vectors_cost_next_to_nothing():
+    """An all-zero vector decodes to zeros from a packet of fewer than 64 bytes."""
+    codec = Codec(MIXED)
+    encoder, decoder = codec.encoder(), codec.decoder()
+    rows = [ar1_stream(MIXED, 1)[0], torch.zeros(MIXED.size)]
+    packets = [encoder.encode(row, step) for step, row in enumerate(rows)]
+    assert same_bits([decoder.decode(packet) for packet in packets][1], rows[1])
+    assert len(packets[1]) < 64
+
+
+def test_vectors_may_come_in_any_floating_type():
+    """Tensors and arrays of other floating types give the packet of their float32 version; the input is untouched."""
+    row = ar1_stream(MIXED, 1)[0].to(torch.bfloat16)
+    expected = Codec(MIXED).encoder().encode(row.float(), 0)
+    for given_vector in (row, row.double(), row.float().numpy(), row.double().numpy(), row.float().requires_grad_()):
+        before = torch.as_tensor(given_vector).detach().double().clone()
+        assert Codec(MIXED).encoder().encode(given_vector, np.int64(0)) == expected
+        assert torch.equal(torch.as_tensor(given_vector).detach().double(), before)
+
+
+def test_results_do_not_alias_the_state():
+    """Writing into what encode was given, or what decode and reconstruction returned, leaves both ends in step."""
+    for lattice in lattice_names():
+        codec = Codec(MIXED, CodecConfig("previous", lattice))
+        encoder, decoder = codec.encoder(), codec.decoder()
+        for step, row in enumerate(ar1_stream(MIXED, 4)):
+            given_vector = row.clone()
+            packet = encoder.encode(given_vector, step)
+            decoded = decoder.decode(packet)
+            assert same_bits(decoded, encoder.reconstruction)
+            for tensor in (given_vector, decoded, encoder.reconstruction):
+                tensor.fill_(math.nan)
+        assert same_state(encoder.state_dict(), decoder.state_dict())
+
+
+@pytest.mark.parametrize("predictor", predictor_names())
+def test_abort_undoes_encode_exactly(predictor):
+    """After encode and abort, the encoder's state and all later packets are those of one that never encoded."""
+    codec = Codec(MIXED, CodecConfig(predictor))
+    straight, disturbed = codec.encoder(), codec.encoder()
+    rows = ar1_stream(MIXED, 8)
+    for step, row in enumerate(rows):
+        before = disturbed.state_dict()
+        disturbed.encode(row * 3 if step % 2 else torch.full_like(row, math.inf), step, key_frame=step == 5)
+        disturbed.abort()
+        assert same_state(disturbed.state_dict(), before)
+        assert disturbed.encode(row, step) == straight.encode(row, step)
+
+
+def test_abort_works_once():
+    """A second abort, or one before any packet or after loading a state, is refused."""
+    encoder = Codec(MIXED).encoder()
+    with pytest.raises(EncodeError, match="no packet to take back"):
+        encoder.abort()
+    encoder.encode(torch.ones(MIXED.size), 0)
+    encoder.abort()
+    with pytest.raises(EncodeError, match="no packet to take back"):
+        encoder.abort()
+    encoder.encode(torch.ones(MIXED.size), 0)
+    encoder.load_state_dict(encoder.state_dict())
+    with pytest.raises(EncodeError, match="no packet to take back"):
+        encoder.abort()
+
+
+def test_nothing_to_report_before_the_first_packet():
+    """Reconstruction and report exist only once something has been encoded, and not after an abort."""
+    encoder = Codec(MIXED).encoder()
+    for _ in range(2):
+        with pytest.raises(EncodeError, match="Nothing has been encoded"):
+            _ = encoder.reconstruction
+        with pytest.raises(EncodeError, match="Nothing has been encoded"):
+            _ = encoder.last_report
+        encoder.encode(torch.ones(MIXED.size), 0)
+        encoder.abort()
+
+
+@pytest.mark.parametrize("predictor", predictor_names())
+def test_a_key_frame_heals_a_lost_packet(predictor):
+    """A decoder that missed packets refuses what follows, and is back in step with the next key frame."""
+    codec = Codec(MIXED, CodecConfig(predictor))
+    encoder, decoder = codec.encoder(), codec.decoder()
+    rows = ar1_stream(MIXED, 8)
+    packets = [encoder.encode(row, step, key_frame=step == 5) for step, row in enumerate(rows)]
+    for packet in packets[:3]:
+        decoder.decode(packet)
+    with pytest.raises(OutOfStepError, match="Packet 3 is due, got packet 4 .*key frame"):
+        decoder.decode(packets[4])
+    decoded = [decoder.decode(packet) for packet in packets[5:]]
+    assert same_bits(decoded[-1], encoder.reconstruction)
+    assert same_state(encoder.state_dict(), decoder.state_dict())
+    newcomer = codec.decoder()
+    newcomer.decode(packets[5])
+    newcomer.decode(packets[6])
+
+
+def test_repeated_reordered_and_foreign_packets_are_refused():
+    """A sound packet that does not follow the last one raises, says what to do, and leaves the state untouched."""
+    codec = Codec(MIXED)
+    encoder, decoder = codec.encoder(), codec.decoder()
+    rows = ar1_stream(MIXED, 6)
+    packets = [encoder.encode(row, step) for step, row in enumerate(rows)]
+    with pytest.raises(OutOfStepError, match="first packet must be a key frame.*key_frame=True"):
+        decoder.decode(packets[1])
+    for packet in packets[:3]:
+        decoder.decode(packet)
+    before = decoder.state_dict()
+    for packet in packets[:3]:
+        with pytest.raises(OutOfStepError, match="repeated or late"):
+            decoder.decode(packet)
+    with pytest.raises(OutOfStepError, match="lost or reordered"):
+        decoder.decode(packets[4])
+    other = codec.encoder()
+    foreign = [other.encode(row * 2, step) for step, row in enumerate(rows)]
+    with pytest.raises(OutOfStepError, match="another history"):
+        decoder.decode(foreign[3])
+    assert same_state(decoder.state_dict(), before)
+    decoder.decode(packets[3])
+
+
+def test_reset_starts_again():
+    """After reset both ends behave like new ones, so a restarted sender can be followed from an earlier step."""
+    codec = Codec(MIXED)
+    encoder, decoder = codec.encoder(), codec.decoder()
+    rows = ar1_stream(MIXED, 3)
+    first = [encoder.encode(row, step) for step, row in enumerate(rows)]
+    for packet in first:
+        decoder.decode(packet)
+    encoder.reset()
+    decoder.reset()
+    assert [encoder.encode(row, step) for step, row in enumerate(rows)] == first
+    for packet in first:
+        decoder.decode(packet)
+    assert decoder.last_step == 2
+
+
+def test_steps_must_increase():
+    """Steps that do not increase, or are no whole numbers, are refused and change nothing."""
+    encoder = Codec(MIXED).encoder()
+    row = ar1_stream(MIXED, 1)[0]
+    for step in (-1, 1.0, True, 2**62 + 1, "1"):
+        with pytest.raises(EncodeError, match="`step` must be a whole number"):
+            encoder.encode(row, step)  # pyright: ignore[reportArgumentType]
+    encoder.encode(row, 7)
+    before = encoder.state_dict()
+    for step in (7, 6):
+        with pytest.raises(EncodeError, match="`step` must increase: the last packet was of step 7"):
+            encoder.encode(row, step, key_frame=True)
+    assert same_state(encoder.state_dict(), before)
+
+
+def test_wrong_vectors_are_refused():
+    """Vectors of another length or of whole numbers are refused by name."""
+    encoder = Codec(MIXED).encoder()
+    for wrong in (torch.zeros(3), torch.zeros(1, MIXED.size), np.zeros(MIXED.size + 1, np.float32)):
+        with pytest.raises(LayoutError, match="must have shape"):
+            encoder.encode(wrong, 0)
+    with pytest.raises(EncodeError, match="floating-point"):
+        encoder.encode(torch.zeros(MIXED.size, dtype=torch.int64), 0)
+
+
+@pytest.mark.parametrize("predictor", predictor_names())
+def test_vectors_that_are_not_finite_leave_no_trace(predictor):
+    """A packet with NaN or infinity leaves predictor and tables as they were; coding goes on as before it."""
+    codec = Codec(MIXED, CodecConfig(predictor))
+    encoder, decoder = codec.encoder(), codec.decoder()
+    rows = ar1_stream(MIXED, 5)
+    for step, row in enumerate(rows[:4]):
+        decoder.decode(encoder.encode(row, step))
+    before = encoder.state_dict()
+    bad = rows[4].clone()
+    bad[[0, 5, -1]] = torch.tensor([math.nan, math.inf, -math.inf])
+    assert same_bits(decoder.decode(encoder.encode(bad, 4)), bad)
+    after = encoder.state_dict()
+    for name in ("rows", "row_steps", "momentum", "counts"):
+        assert_close(after[name], before[name], rtol=0, atol=0)
+    assert same_bits(decoder.decode(encoder.encode(rows[4], 5)), encoder.reconstruction)
+
+
+def test_incompressible_vectors_are_sent_as_they_are():
+    """Where the coded form would be longer than float32 the packet is raw and exact, and still enters the state."""
+    layout = layout_from({"w": (3,)})
+    codec = Codec(layout, CodecConfig("previous"))
+    encoder, decoder = codec.encoder(), codec.decoder()
+    row = torch.tensor([1.0, -2.5, 1e-9])
+    assert same_bits(decoder.decode(encoder.encode(row, 0)), row)
+    assert encoder.last_report.raw_bits == 96
+    assert_close(encoder.state_dict()["rows"], row[None], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("predictor", predictor_names())
+@pytest.mark.parametrize("lattice", lattice_names())
+def test_saved_and_loaded_equals_uninterrupted(predictor, lattice, tmp_path):
+    """States survive a file read with `weights_only=True`; both ends go on with the same packets and bits."""
+    codec = Codec(MIXED, CodecConfig(predictor, lattice))
+    encoder, decoder = codec.encoder(), codec.decoder()
+    rows = ar1_stream(MIXED, 10)
+    for step, row in enumerate(rows[:5]):
+        decoder.decode(encoder.encode(row, step))
+    torch.save([encoder.state_dict(), decoder.state_dict()], tmp_path / "state.pt")
+    states = torch.load(tmp_path / "state.pt", weights_only=True)
+    encoder_again, decoder_again = codec.encoder(), codec.decoder()
+    encoder_again.load_state_dict(states[0])
+    decoder_again.load_state_dict(states[1])
+    for step, row in enumerate(rows[5:], 5):
+        packet = encoder.encode(row, step)
+        assert encoder_again.encode(row, step) == packet
+        assert same_bits(decoder_again.decode(packet), decoder.decode(packet))
+
+
+def test_damaged_states_are_refused():
+    """A state of another codec, or with a wrong name, shape, type or value, is refused and changes nothing."""
+    encoder = Codec(MIXED).encoder()
+    for step, row in enumerate(ar1_stream(MIXED, 3)):
+        encoder.encode(row, step)
+    good = encoder.state_dict()
+    wrong = {
+        "another codec": Codec(MIXED, CodecConfig(nmse=0.2)).encoder().state_dict(),
+        "must have the tensors": {name: value for name, value in good.items() if name != "chain"},
+        "`rows` of a codec's state must be": good | {"rows": torch.zeros(1, 3)},
+        "`counts` of a codec's state must be": good | {"counts": good["counts"].float()},
+        "`row_steps` of a codec's state must be": good | {"row_steps": torch.tensor(3)},
+    }
+    no_codec_can = [
+        {"counts": good["counts"] - 2**20},
+        {"counts": good["counts"] + 2**60},
+        {"numbers": torch.tensor([3, 10**6, 2, 3])},
+        {"numbers": torch.tensor([3, 5, 2, 2**40])},
+        {"numbers": torch.tensor([0, 5, 2, 3])},
+        {"row_steps": torch.tensor([9])},
+        {"rows": good["rows"] * math.nan},
+    ]
+    for message, state in (*wrong.items(), *(("no codec can reach", good | change) for change in no_codec_can)):
+        with pytest.raises(StateError, match=message):
+            encoder.load_state_dict(state)
+        assert same_state(encoder.state_dict(), good)
+
+
+def _pair(cosine: float) -> tuple[Tensor, Tensor]:
+    """Two vectors of equal length at a given angle."""
+    generator = torch.Generator().manual_seed(0)
+    first, other = torch.randn(2, MIXED.size, generator=generator, dtype=torch.float64)
+    first /= first.norm()
+    other -= (other @ first) * first
+    other /= other.norm()
+    return first.float(), (cosine * first + math.sqrt(1 - cosine**2) * other).float()
+
+
+@pytest.mark.parametrize("cosine", [-0.4, 0.0, 0.2, 0.5, 0.9, 0.99])
+def test_momentum_predictors_leave_the_energy_of_the_note(cosine):
+    """Forced norm leaves 2 (1 - c) of the energy of g, projection 1 - c^2, c the cosine of g and momentum."""
+    first, second = _pair(cosine)
+    expected = {"momentum_norm": 2 * (1 - cosine), "momentum_projected": 1 - cosine**2}
+    for predictor, ratio in expected.items():
+        encoder = Codec(MIXED, CodecConfig(predictor, nmse=1e-8)).encoder()
+        encoder.encode(first, 0)
+        encoder.encode(second, 1)
+        assert_close(encoder.last_report.residual_ratio, ratio, rtol=1e-3, atol=1e-4)
+        assert encoder.last_report.coefficients.shape == (1, 1)
+
+
+def test_fitted_finds_the_combination():
+    """A tensor that is 0.5 previous + 2 momentum gets those coefficients; one that is noise gets zeros."""
+    layout = layout_from({"a": (64, 64), "b": (64, 64)})
+    encoder = Codec(layout, CodecConfig("fitted", nmse=1e-7)).encoder()
+    generator = torch.Generator().manual_seed(0)
+    for step in range(3):
+        encoder.encode(torch.randn(layout.size, generator=generator), step)
+    state = encoder.state_dict()
+    target = 0.5 * state["rows"][-1] + 2 * state["momentum"]
+    target[layout["b"].span] = torch.randn(64 * 64, generator=generator)
+    encoder.encode(target, 3)
+    np.testing.assert_allclose(encoder.last_report.coefficients, [[0.5, 2.0], [0.0, 0.0]], atol=1 / 128)
+
+
+@pytest.mark.parametrize("nmse", [0.5, 0.1, 0.01])
+@pytest.mark.parametrize("predictor", ["previous", "fitted", "linear"])
+def test_fitting_never_costs_much(predictor, nmse):
+    """On gradients, AR(1) streams and white noise, fitting takes at most 1 % and 4 bytes a packet more than `none`."""
+    streams = [gradient_stream(30), gradient_stream(30, batch=4)]
+    large = LAYOUTS["one tensor"]
+    streams += [(ar1_stream(large, 20, correlation=correlation), large) for correlation in (0.0, 0.5, 0.95)]
+    for rows, layout in streams:
+        num_bytes = {}
+        for name in ("none", predictor):
+            encoder = Codec(layout, CodecConfig(name, nmse=nmse)).encoder()
+            num_bytes[name] = sum(len(encoder.encode(row, step)) for step, row in enumerate(rows))
+        assert num_bytes[predictor] <= 1.01 * num_bytes["none"] + 4 * len(rows)
+
+
+def test_prediction_saves_bits_on_a_correlated_stream():
+    """On an AR(1) stream with correlation 0.95 at NMSE 0.01, prediction saves most of what theory allows."""
+    layout = LAYOUTS["one tensor"]
+    rows = ar1_stream(layout, 40, correlation=0.95)
+    bits = {}
+    for predictor in ("none", "previous"):
+        encoder = Codec(layout, CodecConfig(predictor, nmse=0.01)).encoder()
+        bits[predictor] = sum(8 * len(encoder.encode(row, step)) for step, row in enumerate(rows)) / len(rows)
+    saved = (bits["none"] - bits["previous"]) / layout.size
+    residual = 1 - 0.95**2
+    causal_limit = -0.5 * math.log2(residual + 0.95**2 * 0.01)  # at high rate: residual energy, quantisation included
+    assert 0.85 * causal_limit < saved < 1.1 * causal_limit
+
+
+def test_a_forecaster_object_predicts_as_its_name_does():
+    """A forecaster instance gives the decoded vectors of the predictor of the same name and options."""
+    rows = ar1_stream(MIXED, 8)
+    by_name = Codec(MIXED, CodecConfig("linear")).encoder()
+    by_object = Codec(MIXED, CodecConfig(make_forecaster("linear", stream="gradients"))).encoder()
+    for step, row in enumerate(rows):
+        by_name.encode(row, step)
+        by_object.encode(row, step)
+        assert same_bits(by_name.reconstruction, by_object.reconstruction)
+
+
+def test_unfit_forecasters_are_refused():
+    """A forecaster of another stream, one that needs moments, and one that is not fitted are refused by name."""
+    with pytest.raises(ConfigError, match="needs a forecaster of 'gradients', got 'linear' of 'weights'"):
+        Codec(MIXED, CodecConfig(make_forecaster("linear")))
+    with pytest.raises(ConfigError, match="needs the optimiser's moments"):
+        Codec(MIXED, CodecConfig(make_forecaster("optimizer_moments")), stream="weights")
+    with pytest.raises(ConfigError, match="has not been fitted"):
+        Codec(MIXED, CodecConfig(make_forecaster("learned_linear", stream="gradients")))
+
+
+def test_impossible_codecs_are_refused():
+    """A layout beyond a packet's size, and a key of a wrong length, are refused."""
+    with pytest.raises(ConfigError, match=r"at most 1073741824 coordinates.*Layout\.slice"):
+        Codec(layout_from({"w": (2**31,)}))
+    for key in (b"", b"k" * 65):
+        with pytest.raises(ConfigError, match="1 to 64 bytes"):
+            Codec(MIXED, key=key)
+
+
+BAD_SETTINGS = [
+    ({"predictor": "psychic"}, "`predictor` must be one of"),
+    ({"predictor": 3}, "must be a name or a Forecaster, got int"),
+    ({"lattice": "E7"}, "`lattice` must be one of"),
+    ({"nmse": 0.0}, "`nmse` must be at least 0.0 and below 1.0"),
+    ({"nmse": 1.0}, "`nmse` must be"),
+    ({"nmse": math.nan}, "`nmse` must be a finite number"),
+    ({"nmse": True}, "`nmse` must be a finite number"),
+    ({"momentum": 1.0}, "`momentum` must be"),
+    ({"dead_zone": 0.5}, "`dead_zone` must be"),
+    ({"dead_zone": -0.1}, "`dead_zone` must be"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS)
+def test_bad_settings_are_refused(settings, message):
+    """Every setting is checked when the configuration is made, and the message says what is allowed."""
+    with pytest.raises(ConfigError, match=message):
+        CodecConfig(**settings)
+
+
+def test_configurations_round_trip_as_plain_data():
+    """`from_dict(to_dict())` is the identity; unknown entries and predictors without a name are refused."""
+    config = CodecConfig("previous", nmse=0.3, momentum=0.5)
+    assert CodecConfig.from_dict(config.to_dict()) == config
+    assert CodecConfig.from_dict({}) == CodecConfig()
+    with pytest.raises(ConfigError, match=r"Unknown entries in a codec configuration: \['bits'\]"):
+        CodecConfig.from_dict({"bits": 3})
+    with pytest.raises(ConfigError, match="Linear object cannot be written"):
+        CodecConfig(make_forecaster("linear")).to_dict()
+
+
+def test_digests_tell_configurations_apart():
+    """Each setting, and each option of a forecaster, changes the digest; writing 0 for 0.0 does not."""
+    base = CodecConfig()
+    changes = {"predictor": "none", "lattice": "raw", "nmse": 0.2, "momentum": 0.8, "dead_zone": 0.1}
+    digests = {base.digest} | {dataclasses.replace(base, **{name: value}).digest for name, value in changes.items()}
+    digests |= {CodecConfig(make_forecaster("linear", history=history)).digest for history in (3, 4)}
+    assert len(digests) == 8
+    assert CodecConfig(momentum=0).digest == CodecConfig(momentum=0.0).digest
+
+
+def test_error_classes_are_what_they_specialise():
+    """One base class catches everything; each error is also the built-in that it specialises."""
+    assert issubclass(PacketError, CodecError)
+    assert issubclass(PacketError, ValueError)
+    assert issubclass(OutOfStepError, RuntimeError)

@@ -1,0 +1,364 @@
+import gzip
+import struct
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from conftest import data_folder
+from torch import nn
+
+from deadreckon.experiments.classifier import Classifier, evaluate, probe
+from deadreckon.experiments.errors import DataError, OptionError
+from deadreckon.experiments.optimizers import decay_factor, make_optimizer, make_schedule
+from deadreckon.experiments.tasks import (
+    Batches,
+    Split,
+    load_task,
+    make_network,
+    network_names,
+    sequential_batches,
+    task_names,
+    train_loader,
+)
+from deadreckon.experiments.tasks.fashion_mnist import FILES
+from deadreckon.experiments.tasks.fetch import RemoteFile, cache_folder, find_files
+from deadreckon.experiments.tasks.idx import MAX_ELEMENTS, read_idx
+
+DIGEST = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # of hello
+HELLO = RemoteFile("hello.txt", 5, DIGEST)
+NOWHERE = "http://127.0.0.1:9/"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without any data set, whose cache is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("DEADRECKON_DATA", raising=False)
+    monkeypatch.setattr("deadreckon.experiments.tasks.fetch.SYSTEM_FOLDER", tmp_path / "system")
+    return tmp_path
+
+
+def test_digits_sets_are_disjoint_whole_and_the_same_every_time() -> None:
+    """The four sets of digits hold every image once, in a fixed split."""
+    task, again = load_task("digits"), load_task("digits")
+    sets = (task.train, task.verify, task.tune, task.test)
+    assert [len(split.labels) for split in sets] == [997, 200, 200, 400]
+    images = torch.cat([split.images for split in sets]).flatten(1)
+    assert images.shape == (1797, 64)
+    assert len(images.unique(dim=0)) == 1797  # no image occurs twice in this data set
+    assert abs(float(images.mean())) < 0.01
+    assert abs(float(images.std()) - 1) < 0.01
+    assert task.train.images.dtype == torch.float32
+    assert task.train.labels.dtype == torch.int64
+    assert sorted(task.test.labels.unique().tolist()) == list(range(10))
+    torch.testing.assert_close(task.test.images, again.test.images, rtol=0, atol=0)
+    assert "10.24432/C50P49" in task.attribution
+
+
+def test_every_named_task_and_network_exists() -> None:
+    """Each name that the options allow is known to the registry."""
+    task = load_task("digits")
+    assert task_names() == ("digits", "fashion_mnist")
+    for name in network_names():
+        assert make_network(name, task, 0)(task.test.images[:2]).shape == (2, 10)
+
+
+def test_unknown_names_are_refused() -> None:
+    """A wrong task, network, optimiser or schedule is named in the error."""
+    network = nn.Linear(1, 1)
+    with pytest.raises(OptionError, match="`task` must be one of digits, fashion_mnist, got 'mnist'"):
+        load_task("mnist")
+    with pytest.raises(OptionError, match="`network` must be one of mlp, conv, got 'gpt'"):
+        make_network("gpt", load_task("digits"), 0)
+    with pytest.raises(OptionError, match="`optimizer` must be one of adam, adamw, sgd, got 'lion'"):
+        make_optimizer("lion", network.parameters(), 0.1)
+    with pytest.raises(OptionError, match="`schedule` must be one of constant, linear, cosine, got 'step'"):
+        decay_factor("step", 0, 10)
+    with pytest.raises(OptionError, match="`num_steps` must be at least 1, got 0"):
+        make_schedule("linear", make_optimizer("sgd", network.parameters(), 0.1), 0)
+
+
+@pytest.mark.data
+def test_fashion_mnist_is_found_by_option_and_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published files are found in a data folder, split into four sets of the published sizes."""
+    folder = data_folder(f"fashion-mnist/{FILES[0].name}")
+    task = load_task("fashion_mnist", folder)
+    sizes = [len(split.labels) for split in (task.train, task.verify, task.tune, task.test)]
+    assert sizes == [55_000, 2_500, 2_500, 10_000]
+    assert task.train.labels.bincount().sum() == 55_000
+    assert abs(float(task.train.images.mean())) < 0.01
+    assert abs(float(task.train.images.std()) - 1) < 0.01
+    monkeypatch.setenv("DEADRECKON_DATA", str(Path(folder) / "fashion-mnist"))
+    torch.testing.assert_close(load_task("fashion_mnist").test.images, task.test.images, rtol=0, atol=0)
+    assert sum(value.numel() for value in make_network("conv", task, 0).parameters()) == 14_378
+
+
+def test_files_are_found_in_the_announced_order(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The given folder, the variable, the system's folder and the cache are tried in that order."""
+    for name in ("given/set", "variable", "system/set", "cache/deadreckon/set"):
+        folder = elsewhere / name
+        folder.mkdir(parents=True)
+        (folder / "hello.txt").write_bytes(b"hello")
+    monkeypatch.setenv("DEADRECKON_DATA", str(elsewhere / "variable"))
+    assert find_files("set", [HELLO], str(elsewhere / "given"), NOWHERE) == elsewhere / "given" / "set"
+    assert find_files("set", [HELLO], None, NOWHERE) == elsewhere / "variable"
+    monkeypatch.delenv("DEADRECKON_DATA")
+    assert find_files("set", [HELLO], None, NOWHERE) == elsewhere / "system" / "set"
+    (elsewhere / "system" / "set" / "hello.txt").write_bytes(b"hell")
+    assert find_files("set", [HELLO], None, NOWHERE) == cache_folder() / "set"
+
+
+def test_a_given_folder_without_the_files_is_refused(elsewhere: Path) -> None:
+    """A data folder that the user named is never silently replaced by another one."""
+    with pytest.raises(DataError, match="does not hold set: there is no such folder"):
+        find_files("set", [HELLO], str(elsewhere / "absent"), NOWHERE)
+    with pytest.raises(DataError, match=r"does not hold set: hello\.txt is missing"):
+        find_files("set", [HELLO], str(elsewhere), NOWHERE)
+    (elsewhere / "hello.txt").write_bytes(b"hell")
+    with pytest.raises(DataError, match=r"hello\.txt must have 5 bytes, got 4"):
+        find_files("set", [HELLO], str(elsewhere), NOWHERE)
+
+
+def test_offline_error_says_what_was_tried_and_what_to_do(elsewhere: Path) -> None:
+    """Without data and network, the error lists the places and the two ways out."""
+    with pytest.raises(DataError, match=r"set was not found in .*system/set.*Put hello\.txt into a folder .*--data"):
+        find_files("set", [HELLO], None, NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"hello!", "must have 5 bytes, got more"), (b"hell", "must have 5 bytes, got 4"), (b"jello", "must have SHA-256")],
+)
+def test_a_wrong_download_leaves_nothing_behind(elsewhere: Path, content: bytes, message: str) -> None:
+    """What is fetched is checked before it gets its name; a wrong file leaves no trace."""
+    source = elsewhere / "source"
+    source.mkdir()
+    (source / "hello.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        find_files("set", [HELLO], None, source.as_uri() + "/")
+    assert list((cache_folder() / "set").iterdir()) == []
+
+
+def test_a_right_download_is_kept(elsewhere: Path) -> None:
+    """A fetched file ends in the cache and is found there the next time."""
+    source = elsewhere / "source"
+    source.mkdir()
+    (source / "hello.txt").write_bytes(b"hello")
+    folder = find_files("set", [HELLO], None, source.as_uri() + "/")
+    assert [entry.name for entry in folder.iterdir()] == ["hello.txt"]
+    assert find_files("set", [HELLO], None, NOWHERE) == folder
+
+
+def idx_file(path: Path, header: bytes, values: bytes) -> Path:
+    path.write_bytes(gzip.compress(header + values))
+    return path
+
+
+def test_idx_values_come_back(tmp_path: Path) -> None:
+    """A well-formed idx file gives its values in its shape."""
+    header = struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3)
+    array = read_idx(idx_file(tmp_path / "a.gz", header, bytes(range(6))), (2, 3))
+    assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "message"),
+    [
+        (struct.pack(">BBBBII", 0, 0, 9, 2, 2, 3), bytes(6), r"must start with 00000802 \(idx, bytes\), got 00000902"),
+        (struct.pack(">BBBBI", 0, 0, 8, 2, 2), b"", "ends within its header"),
+        (struct.pack(">BBBBII", 0, 0, 8, 2, 2**31, 2**31), b"", r"must have shape \(2, 3\), got \(2147483648"),
+        (struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3), bytes(5), "must hold 6 values, got 5"),
+        (struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3), bytes(7), "must hold 6 values, got more"),
+    ],
+)
+def test_damaged_idx_files_are_refused(tmp_path: Path, header: bytes, values: bytes, message: str) -> None:
+    """A wrong type, shape or length is refused before anything is allocated for it."""
+    with pytest.raises(DataError, match=message):
+        read_idx(idx_file(tmp_path / "a.gz", header, values), (2, 3))
+
+
+def test_unpackable_and_absurd_idx_files_are_refused(tmp_path: Path) -> None:
+    """Bytes that are no gzip, a cut file, and a shape beyond all reason are refused."""
+    path = tmp_path / "a.gz"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        read_idx(path, (2, 3))
+    path.write_bytes(gzip.compress(struct.pack(">BBBBII", 0, 0, 8, 2, 2, 3) + bytes(6))[:-9])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        read_idx(path, (2, 3))
+    with pytest.raises(DataError, match=f"At most {MAX_ELEMENTS} values are read"):
+        read_idx(path, (2**20, 2**20))
+
+
+def test_networks_depend_on_the_seed_and_touch_no_global_state() -> None:
+    """The same seed gives the same weights, another one others; the global generator is left alone."""
+    task = load_task("digits")
+    before = torch.random.get_rng_state()
+    first, same, other = (make_network("conv", task, seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.testing.assert_close(first, same, rtol=0, atol=0)
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+def test_initial_weights_have_pytorchs_own_spread() -> None:
+    """Our generator-driven initialisation has the bounds of PyTorch's default."""
+    network = make_network("mlp", load_task("digits"), 0)
+    layer = network.get_submodule("1")
+    assert isinstance(layer, nn.Linear)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        standard = nn.Linear(64, 64)
+    torch.testing.assert_close(layer.weight.abs().max(), standard.weight.abs().max(), rtol=0.01, atol=0)
+    torch.testing.assert_close(layer.bias.abs().max(), standard.bias.abs().max(), rtol=0.1, atol=0)
+
+
+def toy_split(num_samples: int = 10) -> Split:
+    return Split(torch.arange(float(num_samples)).reshape(-1, 1, 1, 1), torch.arange(num_samples))
+
+
+def labels(batches: Any) -> list[list[int]]:
+    return [batch[1].tolist() for batch in batches]
+
+
+def test_each_pass_takes_every_sample_once_in_a_new_order() -> None:
+    """Within a pass no sample comes twice; passes and seeds differ in order."""
+    order = labels(Batches(toy_split(), 5, 4, seed=3))
+    assert sorted(order[0] + order[1]) == sorted(order[2] + order[3]) == list(range(10))
+    assert order[:2] != order[2:]
+    assert order != labels(Batches(toy_split(), 5, 4, seed=4))
+    assert order == labels(Batches(toy_split(), 5, 4, seed=3))
+
+
+def test_a_batch_depends_on_seed_and_step_only() -> None:
+    """Starting later, going on from a stored position, or asking for one batch gives what the whole run would see."""
+    whole = labels(Batches(toy_split(), 3, 11, seed=0))
+    assert labels(Batches(toy_split(), 3, 11, seed=0, first_step=4)) == whole[4:]
+    assert len(Batches(toy_split(), 3, 11, seed=0, first_step=4)) == 7
+    begun = Batches(toy_split(), 3, 11, seed=0)
+    iterator = iter(begun)
+    for _ in range(5):
+        next(iterator)
+    resumed = Batches(toy_split(), 3, 11, seed=0)
+    resumed.load_state_dict(begun.state_dict())
+    assert labels(resumed) == whole[5:]
+    assert labels(resumed) == whole  # a second pass begins anew
+    assert resumed[7][1].tolist() == whole[7]
+
+
+def test_wrong_batch_settings_are_refused() -> None:
+    """Numbers out of range are refused with their limits."""
+    split = toy_split()
+    with pytest.raises(OptionError, match="`batch_size` must lie within 1 and 10, the samples, got 11"):
+        Batches(split, 11, 1, 0)
+    with pytest.raises(OptionError, match="`num_steps` must be at least 1, got 0"):
+        Batches(split, 1, 0, 0)
+    with pytest.raises(OptionError, match="`first_step` must lie within 0 and 2, got 3"):
+        Batches(split, 1, 2, 0, first_step=3)
+    with pytest.raises(IndexError, match="`step` must lie within 0 and 1, got 2"):
+        Batches(split, 1, 2, 0)[2]
+    with pytest.raises(OptionError, match="`next_step` must lie within 0 and 2, got 7"):
+        Batches(split, 1, 2, 0).load_state_dict({"next_step": 7})
+    with pytest.raises(OptionError, match="`batch_size` must be at least 1, got 0"):
+        sequential_batches(split, 0)
+
+
+def test_sequential_batches_cover_the_set_in_order() -> None:
+    """Evaluation batches hold every sample once, in order."""
+    assert labels(sequential_batches(toy_split(), 4)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_schedules_start_at_one_and_end_at_zero() -> None:
+    """Linear and cosine decay go from 1 to 0 and stay there; constant stays at 1."""
+    assert [decay_factor("linear", step, 4) for step in range(6)] == [1, 0.75, 0.5, 0.25, 0, 0]
+    assert decay_factor("cosine", 0, 4) == 1
+    assert decay_factor("cosine", 2, 4) == pytest.approx(0.5)
+    assert decay_factor("cosine", 9, 4) == 0
+    assert decay_factor("constant", 9, 4) == 1
+
+
+class Stop(pl.Callback):
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        if trainer.global_step == 7:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "middle.ckpt")
+
+
+def trainer(folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
+def test_a_run_resumed_in_mid_epoch_equals_one_run_through(tmp_path: Path, optimizer: str) -> None:
+    """Train straight through == stop, resume, go on: bit for bit, with a decaying learning rate."""
+    task = load_task("digits")
+
+    def module() -> Classifier:
+        return Classifier(make_network("mlp", task, 0), optimizer, 0.01, "linear", 12)
+
+    straight = module()
+    trainer(tmp_path, [Stop()]).fit(straight, train_loader(task, 32, 12, seed=5))
+    resumed = module()
+    trainer(tmp_path, []).fit(
+        resumed, train_loader(task, 32, 12, seed=5), ckpt_path=tmp_path / "middle.ckpt", weights_only=True
+    )
+    torch.testing.assert_close(resumed.state_dict(), straight.state_dict(), rtol=0, atol=0)
+    assert evaluate(straight, task.test).accuracy > 0.5
+
+
+class Moody(nn.Module):
+    """Would change with every call, if it were let to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.norm = nn.BatchNorm1d(64)
+        self.dropout = nn.Dropout(0.5)
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.dropout(self.norm(self.flatten(images)))) + 0 * torch.rand(1)
+
+
+def test_probing_and_evaluating_leave_no_trace() -> None:
+    """Buffers, modes of every sub-module, gradients and the random state are as they were; losses are per sample."""
+    task = load_task("digits")
+    module = Moody()
+    module.norm.eval()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    random_state = torch.random.get_rng_state()
+    batch = (task.verify.images[:20], task.verify.labels[:20])
+    losses = probe(module, batch)
+    whole = evaluate(module, task.verify, batch_size=64)
+    assert losses.shape == (20,)
+    assert not losses.requires_grad
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert [part.training for part in module.modules()] == [True, True, False, True, True]
+    torch.testing.assert_close(module.state_dict(), state, rtol=0, atol=0)
+    assert torch.is_grad_enabled()
+    torch.testing.assert_close(evaluate(module, Split(*batch)).loss, float(losses.mean()), rtol=1e-5, atol=0)
+    assert 0 <= whole.accuracy <= 1
+
+
+def test_modes_are_put_back_after_an_error() -> None:
+    """A probe that fails leaves the module in the mode it was in."""
+    module = Moody()
+    with pytest.raises(RuntimeError, match="shape"):
+        probe(module, (torch.zeros(3, 7), torch.zeros(3, dtype=torch.long)))
+    assert all(part.training for part in module.modules())
+
+
+def test_an_empty_set_is_not_evaluated() -> None:
+    """There is no accuracy of nothing."""
+    with pytest.raises(OptionError, match="An empty set cannot be evaluated on"):
+        evaluate(nn.Linear(1, 1), Split(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)))
