@@ -42,9 +42,9 @@ class OnlineForecaster(pl.Callback):
     the learned forecasters, the newest ones score all of them. Training and scoring rows do not overlap. `SkipAhead`
     takes its forecasts from here when asked to.
 
-    Fitting is skipped while it would take more than `share` of the run's wall-clock time; so with a share set, two runs
-    may fit at different steps. With `share=None` the schedule follows the step alone and a run is reproducible bit for
-    bit.
+    Fitting and scoring may take `share` of the run's wall-clock time: a fit is put off while that is spent, and ends
+    when it is. So with a share set, two runs may fit at different steps. With `share=None` the schedule follows the
+    step alone and a run is reproducible bit for bit.
 
     Supported: 32-bit training, one optimiser, automatic optimisation, resume. Everything else is refused by name in
     `setup`.
@@ -133,7 +133,7 @@ class OnlineForecaster(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step % self.every or step == 0 or not self._may_spend():
+        if step % self.every or step == 0 or not self._seconds_left() > 0:
             return
         fresh = self._fit_and_score(trainer, pl_module, step)
         metrics: dict[str, float] = {"forecast/step": step}
@@ -141,11 +141,12 @@ class OnlineForecaster(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
 
-    def _may_spend(self) -> bool:
+    def _seconds_left(self) -> float:
+        """What may still be spent by now; infinite without a limit."""
         if self.share is None:
-            return True
+            return float("inf")
         elapsed = self._seconds + time.perf_counter() - self._began
-        return self.ledger.total.wall_seconds <= self.share * elapsed
+        return self.share * elapsed - self.ledger.total.wall_seconds
 
     def _fit_and_score(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> list[OnlineScore]:
         fresh: list[OnlineScore] = []
@@ -159,7 +160,7 @@ class OnlineForecaster(pl.Callback):
                     # Seeded by the step, so that a resumed run fits exactly as an uninterrupted one.
                     generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
                     try:
-                        fit_forecaster(forecaster, training, Budget(iterations=self.iterations), generator)
+                        fit_forecaster(forecaster, training, self._budget(), generator)
                     except ForecastError:
                         # Too few or degenerate cases as yet: it stays as it was, and says so by having no new score.
                         continue
@@ -171,6 +172,14 @@ class OnlineForecaster(pl.Callback):
                     fresh.append(OnlineScore(step, name, result.horizon, result.skill, seconds))
         self.scores.extend(fresh)
         return fresh
+
+    def _budget(self) -> Budget:
+        """For one fit: at most an equal part of the seconds left."""
+        seconds = self._seconds_left()
+        if seconds == float("inf"):
+            return Budget(iterations=self.iterations)
+        learned = sum(isinstance(item, LearnedForecaster) for item in self.forecasters.values())
+        return Budget(iterations=self.iterations, seconds=max(seconds / learned, 1e-3))
 
     def _cases(self, forecaster: Forecaster) -> tuple[list[Case], list[Case]]:
         """Cases to fit to and cases to score with: no row of the second is among the first."""

@@ -23,6 +23,9 @@ class Codec:
         key: secret shared by both ends, 1 to 64 bytes. Packets then carry a message authentication code (keyed BLAKE2b,
             16 bytes); without it anybody who can write to the wire can make packets. It does not hide their content.
 
+    Attributes:
+        digest: what both ends must share, in hexadecimal: coder, configuration, layout and stream.
+
     Raises:
         ConfigError: if these do not fit together.
 
@@ -45,12 +48,8 @@ class Codec:
         self.config = CodecConfig() if config is None else config
         self.stream = stream
         self._key = key
-        self._check = Endpoint(layout, self.config, stream, key)  # raises here rather than at the first use
-
-    @property
-    def digest(self) -> str:
-        """What both ends must share, in hexadecimal: coder, configuration, layout and stream."""
-        return self._check.identity.hex()
+        # An endpoint made here raises here, rather than at the first use.
+        self.digest = Endpoint(layout, self.config, stream, key).identity.hex()
 
     def encoder(self) -> Encoder:
         """A new sending end, which begins with a key frame."""

@@ -40,7 +40,7 @@ def fit(
 
     Args:
         vector: what is coded, `[param]`.
-        basis: predictions, each `[param]`.
+        basis: predictions, each `[param]`; at most two.
         spans: the blocks.
         width: of a cell, as far as it can be told before the search; the last packet's.
         dead_zone: of the quantiser.
@@ -48,28 +48,51 @@ def fit(
     fitted = np.zeros((len(spans), len(basis)), np.int16)
     for block, span in enumerate(spans if basis else ()):
         target = vector[span].astype(np.float64)
-        columns = np.stack([column[span] for column in basis], axis=1).astype(np.float64)
-        if not np.isfinite(columns).all():
+        columns = [column[span].astype(np.float64) for column in basis]
+        gram = [[float(first @ second) for second in columns] for first in columns]
+        inner = [float(column @ target) for column in columns]
+        energy, number = float(target @ target), len(target)
+        if not all(math.isfinite(entry) for row in gram for entry in row):
             continue
-        gram, inner = columns.T @ columns, columns.T @ target
-        places = _sample(len(target))
-        target, columns = target[places], columns[places]
-        least = estimated_cost(target, width, dead_zone)
-        share = (span.stop - span.start) / len(target)
+        places = _sample(number)
+        least = math.inf
         for size in range(1, len(basis) + 1):
-            for subset in itertools.combinations(range(len(basis)), size):
-                chosen = list(subset)
-                solution = np.linalg.lstsq(gram[np.ix_(chosen, chosen)], inner[chosen], rcond=1e-12)[0]
-                units = np.array([quantise(value) for value in solution])
-                if not units.all():
-                    continue
-                cost = estimated_cost(target - columns[:, chosen] @ (units / UNIT), width, dead_zone)
-                cost += sum(8 * len(write_varint(_zigzag(int(unit)))) for unit in units) / share
+            for chosen in itertools.combinations(range(len(basis)), size):
+                units = [quantise(value) for value in _solve(gram, inner, chosen)]
+                num_bits = sum(8 * len(write_varint(_zigzag(unit))) for unit in units)
+                scaled = [unit / UNIT for unit in units]
+                left = energy
+                for value, row in zip(scaled, chosen, strict=True):
+                    others = sum(other * gram[row][col] for other, col in zip(scaled, chosen, strict=True))
+                    left += value * (others - 2 * inner[row])
+                if not all(units) or left >= energy * 2 ** (-2 * num_bits / number):
+                    continue  # the most that n/2 log2(energy / left) can save is less than the coefficients take
+                if least == math.inf:
+                    least = estimated_cost(target[places], width, dead_zone)
+                residual = target[places]
+                for value, col in zip(scaled, chosen, strict=True):
+                    residual -= value * columns[col][places]
+                cost = estimated_cost(residual, width, dead_zone) + num_bits * len(places) / number
                 if cost < least:
                     least = cost
                     fitted[block] = 0
-                    fitted[block, chosen] = units
+                    fitted[block, list(chosen)] = units
     return fitted
+
+
+def _solve(gram: list[list[float]], inner: list[float], chosen: tuple[int, ...]) -> list[float]:
+    """The normal equations for one or two basis vectors; zeros where two are parallel."""
+    if len(chosen) == 1:
+        (only,) = chosen
+        return [inner[only] / gram[only][only] if gram[only][only] > 0 else 0.0]
+    first, second = chosen
+    determinant = gram[first][first] * gram[second][second] - gram[first][second] ** 2
+    if determinant <= 1e-12 * gram[first][first] * gram[second][second]:
+        return [0.0, 0.0]
+    return [
+        (inner[first] * gram[second][second] - inner[second] * gram[first][second]) / determinant,
+        (inner[second] * gram[first][first] - inner[first] * gram[first][second]) / determinant,
+    ]
 
 
 def estimated_cost(residual: npt.NDArray[np.float64], width: float, dead_zone: float) -> float:

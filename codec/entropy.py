@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .errors import PacketError
 from .groups import Groups
 from .symbols import NUM_SYMBOLS
-from .tables import ADAPTIVE, FIRST_PRESET, SKIP, TOTAL, adaptive_table, choice_table, preset_tables, table_costs
+from .tables import ADAPTIVE, FIRST_PRESET, SKIP, TOTAL, adaptive_table, choice_table, preset_costs, preset_tables
 
 _stream = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]  # a submodule without a stub
 
@@ -52,10 +52,13 @@ def encode_symbols(symbols: npt.NDArray[np.int32], groups: Groups, counts: npt.N
         seen[group] = np.bincount(members, minlength=NUM_SYMBOLS)
         if seen[group, ZERO] == len(members):
             continue
-        tables = np.concatenate([adaptive_table(counts[group])[None], preset_tables()])
-        best = int((table_costs(tables, seen[group]) + choice_costs[ADAPTIVE:]).argmin())
-        choices[group] = ADAPTIVE + best
-        coder.encode_reverse(np.ascontiguousarray(members), _model(tables[best]))
+        adaptive = adaptive_table(counts[group])
+        costs = choice_costs[ADAPTIVE:].copy()
+        costs[0] += (np.log2(float(TOTAL)) - np.log2(adaptive)) @ seen[group]
+        costs[1:] += preset_costs() @ seen[group]
+        choices[group] = ADAPTIVE + int(costs.argmin())
+        table = adaptive if choices[group] == ADAPTIVE else preset_tables()[choices[group] - FIRST_PRESET]
+        coder.encode_reverse(np.ascontiguousarray(members), _model(table))
     num_symbol_bits = coder.num_valid_bits()
     if len(groups):
         coder.encode_reverse(choices, _model(choice_table()))

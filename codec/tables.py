@@ -33,6 +33,12 @@ def preset_tables() -> npt.NDArray[np.int64]:
 
 
 @cache
+def preset_costs() -> npt.NDArray[np.float64]:
+    """Bits that a symbol takes under each committed table, `[preset, symbol]`; for the encoder's choice only."""
+    return np.log2(float(TOTAL)) - np.log2(preset_tables())
+
+
+@cache
 def choice_table() -> npt.NDArray[np.int64]:
     """Counts of the choices, `[choice]`: skip a quarter, adaptive half, the presets share the rest."""
     table = np.full(NUM_CHOICES, TOTAL // 4 // NUM_PRESETS, np.int64)
@@ -67,14 +73,3 @@ def updated_counts(counts: npt.NDArray[np.int64], seen: npt.NDArray[np.int64]) -
         seen: how often each symbol was decoded now, `[symbol]`.
     """
     return counts - (counts >> 2) + COUNT_UNIT * seen
-
-
-def table_costs(tables: npt.NDArray[np.int64], seen: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Bits that symbols take under each table, `[table]`. For choosing only; it never needs to be equal on both ends.
-
-    Args:
-        tables: `[table, symbol]`.
-        seen: occurrences of each symbol, `[symbol]`.
-    """
-    used = np.flatnonzero(seen)
-    return (np.log2(float(TOTAL)) - np.log2(tables[:, used])) @ seen[used].astype(np.float64)

@@ -23,6 +23,7 @@ from .training import one_thread
 CODEC_COLUMNS = ("predictor", "nmse_target", "nmse", "bits_per_coordinate", "bytes", "encode_seconds", "decode_seconds")
 SKILL_COLUMNS = ("forecaster", "horizon", "skill", "coverage", "num_cases", "seconds_per_forecast")
 FIT_ITERATIONS = 400
+TRAINING_SHARE = 0.6  # of the recorded steps; forecasters are scored on the rest
 
 
 def run(options: CompareOptions) -> None:
@@ -119,50 +120,48 @@ def _replay(
 
 
 def _skill_rows(trajectory: Trajectory, options: CompareOptions) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Skill on the last two fifths of the run of forecasters fitted, where they are fitted, to the first three."""
+    """Skill on the last two fifths of the run of forecasters fitted, where they are fitted, to the first three.
+
+    All are scored on the same cases, those that the one with the longest history can use.
+    """
     if "weights" not in trajectory.streams:
         return [], []
+    forecasters = [make_forecaster(name) for name in options.forecasters]
+    needy = [item.name for item in forecasters if item.needs_moments]
+    if needy and not {"exp_avg", "exp_avg_sq"} <= set(trajectory.streams):
+        raise OptionError(
+            f"{needy[0]!r} needs the streams exp_avg and exp_avg_sq, which {options.trajectory} does not hold. "
+            "Record them, or leave it out of `forecasters`."
+        )
     weights = trajectory.stream("weights")
-    cut = int(weights.steps[0] + 0.6 * (weights.steps[-1] - weights.steps[0]))
+    cut = int(weights.steps[0] + TRAINING_SHARE * (weights.steps[-1] - weights.steps[0]))
+    history = max(item.history for item in forecasters)
+    horizons = options.horizons
+    training = cases(trajectory, "weights", history, horizons, last_step=cut)
+    held_out = cases(trajectory, "weights", history, horizons, first_step=cut + 1, with_moments=bool(needy))
+    if not training or not held_out:
+        raise OptionError(
+            f"{options.trajectory} is too short to score horizons of {max(horizons)} steps. "
+            "Record a longer run, or ask for shorter `horizons`."
+        )
     table: list[dict[str, Any]] = []
     per_tensor: list[dict[str, Any]] = []
-    for name in tracked(options.forecasters, "scoring forecasters", options.progress):
-        forecaster = make_forecaster(name)
-        moments = forecaster.needs_moments
-        if moments and not {"exp_avg", "exp_avg_sq"} <= set(trajectory.streams):
-            raise OptionError(
-                f"{name!r} needs the streams exp_avg and exp_avg_sq, which {options.trajectory} does not hold. "
-                "Record them, or leave it out of `forecasters`."
-            )
+    for forecaster in tracked(forecasters, "scoring forecasters", options.progress):
         if isinstance(forecaster, LearnedForecaster):
-            training = cases(trajectory, "weights", forecaster.history, options.horizons, last_step=cut)
             generator = torch.Generator().manual_seed(options.seed)
             try:
                 fit_forecaster(forecaster, training, Budget(iterations=FIT_ITERATIONS), generator)
             except ForecastError as error:
                 raise OptionError(
-                    f"{name!r} cannot be fitted to {options.trajectory}: {error} "
+                    f"{forecaster.name!r} cannot be fitted to {options.trajectory}: {error} "
                     "Record a longer run, or ask for shorter `horizons`."
                 ) from error
-        held_out = cases(
-            trajectory,
-            "weights",
-            forecaster.history,
-            options.horizons,
-            first_step=cut + 1,
-            with_moments=moments,
-        )
-        if not held_out:
-            raise OptionError(
-                f"{options.trajectory} is too short to score horizons of {max(options.horizons)} steps. "
-                "Record a longer run, or ask for shorter `horizons`."
-            )
         for result in score(forecaster, held_out):
             entry = asdict(result)
             by_tensor = entry.pop("skill_per_tensor")
-            table.append({"forecaster": name, **entry})
+            table.append({"forecaster": forecaster.name, **entry})
             per_tensor += [
-                {"forecaster": name, "horizon": result.horizon, "tensor": tensor, "skill": value}
+                {"forecaster": forecaster.name, "horizon": result.horizon, "tensor": tensor, "skill": value}
                 for tensor, value in by_tensor.items()
             ]
     return table, per_tensor

@@ -139,7 +139,7 @@ def skill_by_horizon(skill: Sequence[Data], path: str | Path) -> Path:
         if lowest < FLOOR:
             axes.set_ylim(FLOOR - 0.28, 1.02)
             axes.text(0.5, 0.02, f"(worse than {FLOOR:g} is drawn at {FLOOR:g})", **NOTE, transform=axes.transAxes)
-        legend_below(axes)
+        legend_below(figure, axes)
         return save(figure, path)
 
 
@@ -168,7 +168,7 @@ def rate_distortion(rows: Sequence[Data], path: str | Path) -> Path:
         reference = points.get(REFERENCE_PREDICTOR, {})
         worst = 0.0
         for name, (color, marker) in colors(list(points)).items():
-            look = {"color": color, "marker": marker, "alpha": 0.9}
+            look: dict[str, Any] = {"color": color, "marker": marker, "alpha": 0.9}
             if name == REFERENCE_PREDICTOR:
                 look |= {"color": INK, "linestyle": "--"}
             line = sorted(points[name].values())
@@ -194,7 +194,7 @@ def rate_distortion(rows: Sequence[Data], path: str | Path) -> Path:
             axes.minorticks_off()
         top.set_ylim(bottom=0)
         bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %" if value else "0 %"))
-        bottom.legend(*top.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=3)
+        legend_below(figure, top)
         if not reference:
             nothing_to_show(bottom, "no reference without prediction was measured")
         return save(figure, path)

@@ -60,6 +60,7 @@ class RecordOptions:
         forecasters: forecasters that are trained and scored while the run goes on; [] for none.
         horizons: how far ahead they look, in optimiser steps.
         fit_every: optimiser steps between fits of these forecasters.
+        fit_share: they may take this share of the run's time; null for no limit, which makes runs repeatable.
         codec: train through the codec with this predictor, as over a link; null for none.
         nmse: error that this codec may make, as a share of each gradient's squared norm.
         logger: where metrics go besides the result file.
@@ -83,6 +84,7 @@ class RecordOptions:
     forecasters: tuple[str, ...] = ("hold", "linear", "learned_linear", "neural_ode")
     horizons: tuple[int, ...] = (10, 50)
     fit_every: int = 100
+    fit_share: float | None = 0.25
     codec: str | None = None
     nmse: float = 0.1
     logger: LoggerName = "wandb"
@@ -98,6 +100,8 @@ class RecordOptions:
         _some("streams", self.streams)
         _check_horizons(self.horizons)
         _at_least("fit_every", self.fit_every, 1)
+        if self.fit_share is not None and not 0 < self.fit_share <= 1:
+            raise OptionError(f"`fit_share` must be above 0 and at most 1, or null, got {self.fit_share}.")
         if not 0 < self.nmse < 1:
             raise OptionError(f"`nmse` must lie between 0 and 1, got {self.nmse}.")
 
@@ -184,15 +188,15 @@ class RaceOptions:
     steps: int = 600
     batch_size: int = 64
     optimizer: OptimizerName = "adam"
-    learning_rate: float = 0.003
-    schedule: ScheduleName = "constant"
+    learning_rate: float = 0.016
+    schedule: ScheduleName = "linear"
     target_metric: TargetMetric = "accuracy"
-    target: float = 0.95
-    eval_every: int = 10
+    target: float = 0.96
+    eval_every: int = 5
     forecaster: str = "linear"
-    every: int = 5
-    jump_every: int = 50
-    horizons: tuple[int, ...] = (5, 10, 20, 40)
+    every: int = 2
+    jump_every: int = 10
+    horizons: tuple[int, ...] = (2, 4, 8, 16)
     logger: LoggerName = "wandb"
     wandb_mode: WandbMode = "offline"
     progress: bool = True

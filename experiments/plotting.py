@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -18,7 +19,8 @@ GREY, INK = "#8a8a8a", "#222222"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 5.6  # inches; with 10.5 points still readable when a page of 360 pixels shrinks it
-MAX_LABEL = 28
+MAX_LABEL = 28  # characters
+MAX_LINES = 12  # of one panel; more cannot be told apart, and their legend would leave no room
 LAST_READABLE = 0x24F  # DejaVu Sans draws Latin letters up to here
 
 STYLE: dict[Any, Any] = {
@@ -91,8 +93,8 @@ def finite(value: Any) -> float:
 
 
 def colors(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
-    """A colour and a marker for each name, in order; they come round again after seven."""
-    unique = list(dict.fromkeys(names))
+    """A colour and a marker for each name, in order, which come round again; names beyond `MAX_LINES` are left out."""
+    unique = list(dict.fromkeys(names))[:MAX_LINES]
     return {name: (CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(unique)}
 
 
@@ -102,11 +104,20 @@ def plain_log_ticks(axis: Any, form: Callable[[float], str] = "{:g}".format) -> 
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_below(axes: Axes, columns: int = 3) -> None:
-    """A legend under the panel, where it covers no data."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, columnspacing=1.2)
+def legend_below(figure: Figure, axes: Axes, handles: Sequence[Artist] | None = None) -> None:
+    """A legend at the foot of a figure, where it covers no data, with as many columns as there is room for.
+
+    Args:
+        figure: whose foot.
+        axes: the panel whose labelled lines it explains.
+        handles: what it explains instead.
+    """
+    found = list(handles) if handles is not None else axes.get_legend_handles_labels()[0]
+    if not found:
+        return
+    widths = sorted((40 + 5.5 * len(str(handle.get_label())) for handle in found), reverse=True)
+    columns = next((number for number in (4, 3, 2) if sum(widths[:number]) <= 72 * WIDTH), 1)
+    figure.legend(handles=found, loc="outside lower center", ncols=columns, columnspacing=1.2)
 
 
 def nothing_to_show(axes: Axes, text: str) -> None:

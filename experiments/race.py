@@ -13,9 +13,9 @@ from ..forecast import Ledger
 from ..models import learned_names
 from .classifier import evaluate, probe
 from .errors import OptionError
-from .figures import jump_timeline, ledger_bars, race_curves
 from .options import RaceOptions
 from .progress import tracked
+from .race_figures import jump_timeline, ledger_bars, race_curves
 from .results import write_result
 from .run_logger import finish, log_figure, log_table, make_logger
 from .tasks import TaskData, load_task, sequential_batches

@@ -62,7 +62,7 @@ def race_curves(arms: Sequence[Data], target: Data, path: str | Path) -> Path:
                     axes.plot(*_median_curve(curves), color=color, linewidth=2.4, label=label(arm_name(name)))
             axes.axhline(target["value"], color=INK, linestyle="--", linewidth=1.2, label=f"target {target['value']:g}")
             _zoom(axes, arms, target)
-        legend_below(panels[1])
+        legend_below(figure, panels[1])
         return save(figure, path)
 
 
@@ -166,7 +166,7 @@ def jump_timeline(jumps: Sequence[Data], path: str | Path) -> Path:
             for stage, (color, marker) in JUMP_LOOK.items()
             if (number := sum(jump_stage(jump) == stage for jump in jumps))
         ]
-        bottom.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3)
+        legend_below(figure, bottom, handles)
         for axes in (top, bottom):
             axes.set_xlim(min(places) - 2 * width, max(places) + 2 * width)
         return save(figure, path)

@@ -47,7 +47,9 @@ def run(options: RecordOptions) -> None:
         recorder = TrajectoryRecorder(out / "trajectory", cadence, options.streams, facts)
         online = None
         if options.forecasters:
-            online = OnlineForecaster(options.forecasters, options.horizons, every=options.fit_every)
+            online = OnlineForecaster(
+                options.forecasters, options.horizons, every=options.fit_every, share=options.fit_share, seed=options.seed
+            )
         compression = GradientCompression(CodecConfig(options.codec, nmse=options.nmse)) if options.codec else None
         callbacks: list[pl.Callback] = [item for item in (recorder, online, compression) if item is not None]
         logger = make_logger(options.logger, out, "record", asdict(options), options.wandb_mode)

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from .classifier import Classifier
+from .progress import TrainingProgress
 from .run_logger import RunLogger
 from .tasks import TaskData, make_network, train_loader
 
@@ -63,11 +64,11 @@ def train(
             accelerator="cpu",
             devices=1,
             max_steps=num_steps,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, TrainingProgress(num_steps)] if progress else list(callbacks),
             logger=logger,
             enable_checkpointing=False,
             enable_model_summary=False,
-            enable_progress_bar=progress,
+            enable_progress_bar=False,
             log_every_n_steps=10,
         )
         trainer.fit(module, train_loader(task, batch_size, num_steps, seed))

@@ -30,7 +30,6 @@ class Acceleration(nn.Module):
         self.inner = _empty_linear(2 * rank, width)
         self.hidden = _empty_linear(width, width)
         self.outer = _empty_linear(width, rank)
-        self.friction = _empty_linear(rank, rank)
         with torch.no_grad():
             for value in self.parameters():
                 value.zero_()
@@ -43,7 +42,7 @@ class Acceleration(nn.Module):
     @override
     def forward(self, position: Tensor, velocity: Tensor) -> Tensor:
         inner = torch.tanh(self.inner(torch.cat((position, velocity), dim=-1)))
-        return self.friction(velocity) + self.outer(torch.tanh(self.hidden(inner)))
+        return self.outer(torch.tanh(self.hidden(inner)))
 
 
 def _empty_linear(num_in: int, num_out: int) -> nn.Linear:

@@ -10,12 +10,9 @@ from torch import Tensor, nn
 from .errors import FittingError
 from .fitting import Stopped
 
-import os
-LEARNING_RATE = float(os.environ.get('LR','1e-2'))
+LEARNING_RATE = 1e-2
 CHECK_EVERY = 5  # iterations between looks at the validation cases
-import os
-WD=float(os.environ.get('WD','0'))
-PATIENCE = 100  # iterations without a better validation error after which training stops
+PATIENCE = 50  # iterations without a better validation error after which training stops
 
 
 def train(
@@ -40,7 +37,7 @@ def train(
     Raises:
         FittingError: if an error is not finite.
     """
-    optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE, weight_decay=WD)
+    optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
     best, best_iteration, kept = _value(validation_error, 0), 0, _copy(module)
     stopped: Stopped = "iterations"
     iteration = 0

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import NUM_STEPS, Away, Crash, Digits, fit, held_out, probe, weights
 from torch import Tensor
 from typing_extensions import override
@@ -85,7 +86,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert any(jump.outcome.kept for jump in straight["skip_ahead"].jumps)
 
     first = everything(tmp_path / "b", policy=policy)
-    checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=37, save_top_k=-1)
+    checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=37, save_top_k=-1)
     with pytest.raises(SystemExit):
         fit([*first.values(), checkpoint, Crash(45)], Digits(dropout=0.0), enable_checkpointing=True)
     (path,) = tmp_path.glob("*step=37.ckpt")
@@ -125,7 +126,9 @@ def test_a_kept_jump_is_an_event_that_no_window_spans(tmp_path: Path) -> None:
 
     class Count(pl.Callback):
         @override
-        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        def on_train_batch_end(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+        ) -> None:
             lengths[trainer.global_step] = sum(recorder.window(count) is not None for count in range(1, 50))
             torch.testing.assert_close(recorder.window(1).last, weights(pl_module), rtol=0, atol=0)  # pyright: ignore
 
@@ -183,7 +186,7 @@ class Seen(pl.Callback):
         self.raw.append(self._gradient(pl_module))
 
     @override
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
         self.used.append(self._gradient(pl_module))
 
     @staticmethod

@@ -152,6 +152,11 @@ def test_order(forecaster: Hold | PolynomialForecaster, steps: list[int]) -> Non
     torch.testing.assert_close(measured, torch.full((3,), order + 1.0), rtol=0, atol=1e-3)
 
 
+def test_declared_orders() -> None:
+    """Persistence continues constants, the line and the parabola what their names say; moments promise nothing."""
+    assert [kind.order for kind in (Hold, Linear, Quadratic, OptimizerMoments)] == [0, 1, 2, None]
+
+
 def test_weights_of_rows_sum_to_one() -> None:
     """The weights of a prediction sum to one for every degree, spacing and horizon, also of a window of one row."""
     for steps, degree in ((EVEN, 0), (EVEN, 2), (UNEVEN, 1), ([5], 0), ([2**40, 2**40 + 3, 2**41], 2)):

@@ -1,6 +1,5 @@
 """The neural differential equation."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -24,8 +23,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def relaxing_cases() -> list[Case]:
+def relaxing_cases(noise: float = 0.0) -> list[Case]:
     rows = relaxing_rows(60, NUM_PARAMETERS, 3, seeded(7))
+    rows = rows + noise * torch.randn(rows.shape, generator=seeded(1))
     return cases_of(rows, range(0, 120, 2), 5, [2, 10, 20], LAYOUT)
 
 
@@ -66,7 +66,25 @@ def test_friction_is_integrated_exactly(method: str) -> None:
     with torch.no_grad():
         found = integrate(flow, direction, times, "rk4" if method == "rk4" else "dopri5")
     expected = (1 - torch.exp(-0.2 * times)).view(-1, 1, 1) / 0.2 * direction
-    torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_springs_are_integrated_exactly() -> None:
+    """With u' = -p in normalised coordinates p = start + gain x, motion is that of a spring of stiffness `gain`."""
+    start = torch.tensor([[0.7, -0.2]], dtype=torch.float64)
+    acceleration = Acceleration(2, 2)
+    small, gain = 1e-4, 0.25
+    with torch.no_grad():
+        acceleration.inner.weight[:, :2] = small * torch.eye(2)
+        acceleration.hidden.weight.copy_(torch.eye(2))
+        acceleration.outer.weight.copy_(-torch.eye(2) / small)
+        direction = torch.tensor([[0.6, -0.8]], dtype=torch.float64)
+        times = torch.tensor([1.0, 7.0], dtype=torch.float64)
+        flow = Flow(acceleration, start, torch.full_like(start, gain))
+        found = integrate(flow, direction, times, "rk4", step_size=0.1)
+    phase = times.view(-1, 1, 1) * gain**0.5
+    expected = (torch.cos(phase) - 1) * start / gain + torch.sin(phase) * direction / gain**0.5
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_unfitted_acceleration_is_zero() -> None:
@@ -117,7 +135,7 @@ def test_times_lie_on_the_grid() -> None:
     """Every time asked for is a grid point, and no step is longer than allowed."""
     grid, positions = _grid([0.0, 0.3, 2.3, 2.4], 1.0)
     assert [grid[position] for position in positions] == [0.3, 2.3, 2.4]
-    assert grid == [0.0, 0.3, 1.3, 2.3, 2.4]
+    assert grid == pytest.approx([0.0, 0.3, 1.3, 2.3, 2.4])
 
 
 # --- the frame
@@ -168,15 +186,34 @@ def test_too_many_components_are_refused() -> None:
 
 
 def test_recovers_a_damped_flow() -> None:
-    """Trained on the first part of a motion slowed by friction, it forecasts the rest far better than a line does."""
-    cases = relaxing_cases()
+    """Trained on noisy rows of a motion slowed by friction, it forecasts what comes next better than line and hold.
+
+    On the cases that it was trained on, without noise, hardly any error is left.
+    """
+    clean, noisy = relaxing_cases(), relaxing_cases(noise=0.01)
     forecaster = NeuralODE(rank=3)
-    begin = time.perf_counter()
-    report = fit_forecaster(forecaster, cases[:30], Budget(iterations=150), seeded())
-    assert time.perf_counter() - begin < 30
-    assert report.validation_error < 0.01
-    for learned, line in zip(score(forecaster, cases[36:]), score(Linear(), cases[36:]), strict=True):
-        assert 1 - learned.skill < 0.5 * (1 - line.skill), (learned.horizon, learned.skill, line.skill)
+    report = fit_forecaster(forecaster, noisy[:30], Budget(iterations=100), seeded())
+    assert report.validation_error < 0.7
+    for learned, line in zip(score(forecaster, noisy[36:])[1:], score(Linear(), noisy[36:])[1:], strict=True):
+        assert 1 - learned.skill < 0.4 * (1 - line.skill), (learned.horizon, learned.skill, line.skill)
+        assert learned.skill > 0.1, (learned.horizon, learned.skill)
+    forecaster = NeuralODE(rank=3)
+    report = fit_forecaster(forecaster, clean[:30], Budget(iterations=150), seeded())
+    assert report.training_error < 0.01
+    line_errors = [1 - result.skill for result in score(Linear(), clean[:22])]
+    assert report.training_error < 0.02 * sum(line_errors) / len(line_errors)
+
+
+def test_a_trained_equation_keeps_what_stands_still() -> None:
+    """Also with an acceleration that is far from zero, a constant window is continued bit for bit, with scale 0."""
+    forecaster = NeuralODE(rank=3)
+    cases = relaxing_cases()
+    fit_forecaster(forecaster, cases, Budget(iterations=100), seeded())
+    assert float(forecaster.state_dict()["acceleration.outer.weight"].abs().max()) > 0.01
+    last = cases[3].window.last
+    for forecast in forecaster.forecast(window_of(last.repeat(5, 1), range(5), LAYOUT), [1, 40]):
+        assert torch.equal(forecast.mean, last)
+        assert torch.equal(forecast.scale, torch.zeros(NUM_PARAMETERS))
 
 
 def test_what_the_components_cannot_express_is_held() -> None:
@@ -231,7 +268,8 @@ def test_another_network_starts_anew() -> None:
     other = small_layout({"a": (150,), "b": (50,)})
     moved = [Case(replace(case.window, layout=other), case.targets) for case in cases]
     forecaster, fresh = NeuralODE(rank=3), NeuralODE(rank=3)
-    fit_forecaster(forecaster, cases, Budget(iterations=20), seeded())
+    fit_forecaster(forecaster, cases, Budget(iterations=100), seeded())
+    assert float(forecaster.state_dict()["acceleration.outer.weight"].abs().max()) > 0.01
     fit_forecaster(forecaster, moved, Budget(iterations=5), seeded())
     fit_forecaster(fresh, moved, Budget(iterations=5), seeded())
     torch.testing.assert_close(forecaster.state_dict(), fresh.state_dict(), rtol=0, atol=0)
@@ -289,6 +327,7 @@ def test_training_that_diverges_is_an_error() -> None:
     module = Quartic()
     with pytest.raises(FittingError, match="Training diverged: the error is nan in iteration 5"):
         train(module, lambda: module.value * torch.nan, lambda: module.value**2, 50, None)
+    module = Quartic()
     with pytest.raises(FittingError, match="Training diverged: the error is inf in iteration 0"):
         train(module, lambda: module.value, lambda: module.value * torch.inf, 50, None)
 

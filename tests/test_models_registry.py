@@ -20,7 +20,7 @@ def test_options_reach_the_constructor() -> None:
         "width": 32,
         "history": 5,
         "method": "rk4",
-        "step_size": 1.0,
+        "step_size": 2.0,
         "adjoint": True,
         "stream": "updates",
     }

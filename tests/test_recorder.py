@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import NUM_STEPS, Digits, fit, weights
 from torch import Tensor
 from torch.nn import functional
@@ -107,7 +108,9 @@ def test_windows_are_the_newest_rows(tmp_path: Path) -> None:
 
     class Look(pl.Callback):
         @override
-        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        def on_train_batch_end(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+        ) -> None:
             optimizer = trainer.optimizers[0]
             seen[trainer.global_step] = recorder.window(3, spacing=4, moments_of=(optimizer, pl_module))
             if trainer.global_step == 10:
@@ -139,9 +142,8 @@ def test_a_store_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_checkpoint_goes_on_in_its_own_store_only(tmp_path: Path) -> None:
     """Resuming into a store that is gone, or of another run, is refused by name."""
-    checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=10, save_top_k=-1)
-    options = {"enable_checkpointing": True}
-    fit([TrajectoryRecorder(tmp_path / "t"), checkpoint], num_steps=20, **options)
+    checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=10, save_top_k=-1)
+    fit([TrajectoryRecorder(tmp_path / "t"), checkpoint], num_steps=20, enable_checkpointing=True)
     (path,) = tmp_path.glob("*step=10.ckpt")
     with pytest.raises(ResumeError, match="cannot be continued"):
         fit([TrajectoryRecorder(tmp_path / "gone")], checkpoint=path)

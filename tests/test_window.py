@@ -1,5 +1,7 @@
 """Windows and optimiser moments."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -52,17 +54,17 @@ def test_spacing_is_told_only_where_it_is_even() -> None:
     ],
 )
 def test_impossible_windows_are_refused(
-    values: torch.Tensor, steps: torch.Tensor, extra: dict[str, torch.Tensor], message: str
+    values: torch.Tensor, steps: torch.Tensor, extra: dict[str, Any], message: str
 ) -> None:
     """A window cannot be made with wrong shapes, types or steps that do not increase."""
     with pytest.raises(WindowError, match=message):
         Window(values, steps, LAYOUT, **extra)
 
 
-def _trained(optimizer_of: type[torch.optim.Optimizer], **options: object) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _trained(optimizer_of: type[torch.optim.Optimizer], **options: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     module = nn.Linear(2, 2)
-    optimizer = optimizer_of(module.parameters(), **options)  # pyright: ignore[reportCallIssue]
+    optimizer = optimizer_of(module.parameters(), **options)
     for _ in range(3):
         optimizer.zero_grad()
         module(torch.randn(4, 2)).square().sum().backward()

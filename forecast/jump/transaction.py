@@ -15,11 +15,11 @@ from ..ledger import Ledger
 class Stateful(Protocol):
     """Anything whose state can be read and put back, such as a codec's encoder."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Any:
         """The state."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
+    def load_state_dict(self, state: Any, /) -> Any:
         """Put it back."""
         ...
 

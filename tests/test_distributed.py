@@ -1,0 +1,173 @@
+"""The codec between two gloo processes, as a hook of DistributedDataParallel and by itself."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from deadreckon.codec import Codec, CodecConfig, CodecError, StateError
+from deadreckon.codec.distributed import PacketExchange, collect, give_back, register_gradient_codec
+from deadreckon.forecast import layout_of
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict]:
+    """What two processes found; see `distributed_peer.py`."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    script = Path(__file__).with_name("distributed_peer.py")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=150)[0].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for rank, process in enumerate(processes):
+        assert process.returncode == 0, f"rank {rank}: {outputs[rank][-3000:]}"
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_parameters_of_both_ranks_are_equal_after_every_step(ranks):
+    """Over 50 steps with several buckets, the parameters of both ranks are bit-equal, and they do move."""
+    assert ranks[0]["num_buckets"] > 1
+    assert ranks[0]["digests"] == ranks[1]["digests"]
+    assert len(set(ranks[0]["digests"])) == 49  # one step is skipped
+
+
+def test_training_through_the_codec_learns(ranks):
+    """The loss of both ranks falls to less than a third."""
+    for rank in ranks:
+        losses = [loss for step, loss in enumerate(rank["losses"]) if step != 20]
+        assert sum(losses[-5:]) < sum(losses[:5]) / 3
+
+
+def test_far_fewer_bytes_than_float32_are_sent(ranks):
+    """Packets take less than a tenth of float32, and with two ranks each receives about what the other sends."""
+    for rank in ranks:
+        assert 0 < rank["packets"] <= rank["sent"] < rank["float32"] / 8
+        assert rank["packets"] < rank["float32"] / 10
+        assert rank["received"] == rank["sent"]
+
+
+def test_nan_on_one_rank_reaches_both_and_leaves_them_in_step(ranks):
+    """Both ranks see the NaN of one, skip that step, and go on bit-equal."""
+    assert [rank["skipped"] for rank in ranks] == [[20], [20]]
+
+
+def test_the_own_decoder_follows_the_encoder(ranks):
+    """Each rank's decoder of its own packets holds the encoder's state after every step."""
+    assert all(rank["own_decoder_in_step"] for rank in ranks)
+
+
+def test_resumed_equals_uninterrupted(ranks):
+    """An exchange loaded from a `weights_only` checkpoint gives the bits and byte counts of the one that went on."""
+    assert all(rank["resumed_equals_uninterrupted"] for rank in ranks)
+
+
+def test_the_raw_codec_equals_ddp(ranks):
+    """With the raw lattice, parameters are bit-equal to those of DDP without a hook."""
+    assert all(rank["raw_equals_plain"] for rank in ranks)
+
+
+def test_nothing_is_sent_under_no_sync(ranks):
+    """Accumulation steps send nothing; the synchronising one sends one packet."""
+    for rank in ranks:
+        assert rank["sent_under_no_sync"] == 0
+        assert rank["packets_after"] == 1
+
+
+@pytest.mark.parametrize("what", ["configuration", "layout", "codec"])
+def test_ranks_that_differ_are_refused(ranks, what):
+    """Every rank raises at registration, and the message names both digests."""
+    for rank in ranks:
+        message = rank["refused"]["stream" if what == "codec" else what]
+        assert f"All ranks must use the same {what}: rank 0 has " in message
+        assert ", rank 1 has " in message
+    assert ranks[0]["refused"] == ranks[1]["refused"]
+
+
+@pytest.fixture
+def alone(tmp_path) -> Iterator[dist.ProcessGroup]:
+    """A process group of one."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        group = dist.group.WORLD
+        assert group is not None
+        yield group
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def make_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def test_give_back_inverts_collect():
+    """Gradients of any strides return to their own places in a bucket of their own order."""
+    net = make_net()
+    layout = layout_of(net)
+    names = list(layout.names)[::-1]
+    buffer = torch.arange(float(layout.size))
+    pieces, start = [], 0
+    for name in names:
+        shape = layout[name].shape
+        size = layout[name].numel
+        view = buffer[start : start + size]
+        pieces.append((name, view.view(shape[::-1]).T if len(shape) == 2 else view.view(shape)))
+        start += size
+    vector = torch.full((layout.size,), -1.0)
+    collect(vector, pieces, layout)
+    assert sorted(vector.tolist()) == buffer.tolist()
+    assert not torch.equal(vector, buffer)
+    assert torch.equal(give_back(vector, pieces, buffer, layout), buffer)
+
+
+def test_parameters_that_ddp_ignores_are_refused(alone):
+    """A step whose buckets lack a parameter raises and names it, rather than averaging zeros."""
+    net = make_net()
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, ["0.weight"])
+    ddp = DistributedDataParallel(net)
+    register_gradient_codec(ddp, CodecConfig("none"))
+    with pytest.raises(CodecError, match=r"no gradient of '0\.weight'"):
+        ddp(torch.ones(2, 6)).sum().backward()
+
+
+def test_states_of_other_exchanges_are_refused(alone):
+    """A saved exchange of another number of ranks, or with parts missing, is refused."""
+    exchange = PacketExchange(Codec(layout_of(make_net())), alone)
+    saved = exchange.state_dict()
+    for wrong in (saved | {"decoders": []}, {name: saved[name] for name in ("encoder", "decoders")}):
+        with pytest.raises(StateError, match="damaged or not of 1 ranks"):
+            exchange.load_state_dict(wrong)
+
+
+def test_announced_lengths_are_checked_before_anything_is_allocated(alone, monkeypatch):
+    """A rank that announces a packet larger than the layout allows is refused."""
+    exchange = PacketExchange(Codec(layout_of(make_net())), alone)
+    monkeypatch.setattr(
+        "deadreckon.codec.distributed.exchange._all_gather", lambda value, group: [torch.tensor([2**50])]
+    )
+    with pytest.raises(CodecError, match="the ranks announce"):
+        exchange.average(torch.zeros(layout_of(make_net()).size))
+
+
+def test_registration_needs_a_process_group(alone):
+    """Without a default group the message says what to call."""
+    ddp = DistributedDataParallel(make_net())
+    dist.destroy_process_group()
+    with pytest.raises(CodecError, match="init_process_group"):
+        register_gradient_codec(ddp)

@@ -1,0 +1,244 @@
+"""The experiments from end to end, small, and whether their numbers can be made again from the files beside them."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import data_folder
+
+from deadreckon.codec import Codec, CodecConfig
+from deadreckon.experiments import compare, quickstart, race, record, report
+from deadreckon.experiments.errors import OptionError
+from deadreckon.experiments.options import (
+    CompareOptions,
+    QuickstartOptions,
+    RaceOptions,
+    RecordOptions,
+    ReportOptions,
+)
+from deadreckon.experiments.results import read_result
+from deadreckon.forecast import Ledger, Trajectory, TrajectoryError, cases, score
+from deadreckon.models import make_forecaster
+
+QUIET: dict[str, Any] = {"logger": "none", "progress": False}
+
+
+def _record(out: Path, **options: Any) -> dict[str, Any]:
+    chosen = {"steps": 120, "every": 2, "horizons": (4, 8), "forecasters": ("hold", "linear"), **QUIET, **options}
+    record.run(RecordOptions(out=str(out), **chosen))
+    return dict(read_result(out).data)
+
+
+def _compare(out: Path, trajectory: Path, **options: Any) -> dict[str, Any]:
+    chosen = {
+        "predictors": ("none", "momentum_norm", "fitted"),
+        "nmse": (0.1,),
+        "packets": 20,
+        "forecasters": ("hold", "linear"),
+        "horizons": (4, 8),
+        **QUIET,
+        **options,
+    }
+    compare.run(CompareOptions(trajectory=str(trajectory), out=str(out), **chosen))
+    return dict(read_result(out).data)
+
+
+def _race(out: Path, **options: Any) -> dict[str, Any]:
+    chosen = {"seeds": (0,), "steps": 60, "target": 0.8, **QUIET, **options}
+    race.run(RaceOptions(out=str(out), **chosen))
+    return dict(read_result(out).data)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded run."""
+    out = tmp_path_factory.mktemp("recorded") / "record"
+    _record(out)
+    return out
+
+
+def test_what_record_says_is_in_the_trajectory(recorded: Path) -> None:
+    """Rows, digest, losses and scores of the result are those of the trajectory beside it."""
+    data = read_result(recorded).data
+    with Trajectory.open(recorded / data["trajectory"]) as trajectory:
+        assert data["trajectory_digest"] == trajectory.digest
+        assert {name: stream["rows"] for name, stream in data["streams"].items()} == {"weights": 61, "gradients": 120}
+        np.testing.assert_allclose([row[1] for row in data["loss_curve"]], trajectory.scalars["loss"].values)
+    assert {row["forecaster"] for row in data["online"]} == {"hold", "linear"}
+    assert {"recording", "fitting", "scoring"} <= set(data["ledger"])
+    assert data["final"]["test_accuracy"] > 0.7
+    assert "CC BY" in data["attribution"]
+
+
+def test_what_compare_says_can_be_made_again(recorded: Path, tmp_path: Path) -> None:
+    """Bytes, errors and skill of the result follow from the trajectory by the library's own calls."""
+    data = _compare(tmp_path / "compare", recorded / "trajectory")
+    with Trajectory.open(recorded / "trajectory") as trajectory:
+        gradients = trajectory.stream("gradients")
+        rows = {row["predictor"]: row for row in data["rows"]}
+        for predictor in ("none", "momentum_norm", "fitted"):
+            codec = Codec(trajectory.layout, CodecConfig(predictor, nmse=0.1))
+            encoder, decoder = codec.encoder(), codec.decoder()
+            num_bytes, error, energy = 0, 0.0, 0.0
+            for row in range(len(gradients) - 20, len(gradients)):
+                vector = torch.from_numpy(gradients[row])
+                packet = encoder.encode(vector, int(gradients.steps[row]))
+                num_bytes += len(packet)
+                error += float((decoder.decode(packet) - vector).double().square().sum())
+                energy += float(vector.double().square().sum())
+            assert rows[predictor]["bytes"] == num_bytes
+            assert rows[predictor]["bits_per_coordinate"] == pytest.approx(
+                8 * num_bytes / (20 * trajectory.layout.size)
+            )
+            assert rows[predictor]["nmse"] == pytest.approx(error / energy)
+            assert rows[predictor]["nmse"] <= 0.1
+        assert 32 < rows["raw"]["bits_per_coordinate"] < 33
+        cut = int(0.6 * 120)
+        linear = make_forecaster("linear")
+        held_out = cases(trajectory, "weights", linear.history, (4, 8), first_step=cut + 1)
+        expected = {result.horizon: result.skill for result in score(linear, held_out)}
+    found = {row["horizon"]: row["skill"] for row in data["skill"] if row["forecaster"] == "linear"}
+    assert found == pytest.approx(expected)
+    assert all(row["skill"] == 0 for row in data["skill"] if row["forecaster"] == "hold")
+
+
+def test_hold_instead_of_a_forecaster_changes_the_numbers(recorded: Path, tmp_path: Path) -> None:
+    """With persistence in its place a forecaster's skill, its bits as a front-end and its jumps all become others."""
+    with_linear = _compare(tmp_path / "a", recorded / "trajectory", predictors=("linear",), forecasters=("linear",))
+    with_hold = _compare(tmp_path / "b", recorded / "trajectory", predictors=("hold",), forecasters=("hold",))
+    assert with_linear["rows"][1]["bytes"] != with_hold["rows"][1]["bytes"]
+    assert [row["skill"] for row in with_hold["skill"]] == [0.0, 0.0]
+    assert all(abs(row["skill"]) > 0.01 for row in with_linear["skill"])
+    jumps_linear = _race(tmp_path / "c", forecaster="linear")["arms"][1]["jumps"]
+    jumps_hold = _race(tmp_path / "d", forecaster="hold")["arms"][1]["jumps"]
+    assert any(jump["loss_after"] is not None for jump in jumps_linear)
+    assert all(jump["outcome"] in ("untrusted", "cooling_down", "no_history") for jump in jumps_hold)
+
+
+def test_what_race_says_follows_from_its_curves(tmp_path: Path) -> None:
+    """Costs to the target are those of the first measurement that reached it; the ledger's activities are all there."""
+    data = _race(tmp_path / "race", seeds=(0, 1))
+    assert [(arm["name"], arm["seed"]) for arm in data["arms"]] == [
+        ("plain", 0),
+        ("jumps", 0),
+        ("jumps", 1),
+        ("plain", 1),
+    ]
+    for arm in data["arms"]:
+        first = next(row for row in arm["curve"] if row[4] >= 0.8)
+        costs = [arm[f"{name}_to_target"] for name in ("steps", "cpu_seconds", "wall_seconds", "gradient_evaluations")]
+        assert costs == first[:4]
+        columns = list(zip(*arm["curve"], strict=True))
+        assert all(list(column) == sorted(column) for column in columns[:4])
+        assert columns[0] == tuple(range(0, 61, 5))
+        ledger = Ledger.from_dict(arm["ledger"])
+        if arm["name"] == "plain":
+            assert not ledger.activities
+            assert not arm["jumps"]
+            assert columns[3] == columns[0]
+        else:
+            assert {"recording", "forecasting", "verifying"} <= set(ledger.activities)
+            assert columns[3][-1] == pytest.approx(60 + ledger.total.gradient_equivalents)
+            # No cost hides: what the ledger holds is part of what the run is charged.
+            assert ledger.total.cpu_seconds < columns[1][-1]
+    plain = {arm["seed"]: [row[4] for row in arm["curve"]] for arm in data["arms"] if arm["name"] == "plain"}
+    again = _race(tmp_path / "again", seeds=(1,))["arms"][0]
+    assert [row[4] for row in again["curve"]] == plain[1]
+
+
+def test_a_learned_forecaster_can_race(tmp_path: Path) -> None:
+    """A learned forecaster is trained during the run that it proposes jumps to, and the training is charged."""
+    data = _race(tmp_path / "race", forecaster="learned_linear", every=1, jump_every=10, horizons=(1, 2))
+    arm = data["arms"][1]
+    assert arm["ledger"]["fitting"]["count"] >= 1
+    assert any(jump["loss_after"] is not None for jump in arm["jumps"])
+
+
+def test_training_through_the_codec_is_reported(tmp_path: Path) -> None:
+    """`record` with a codec trains on decoded gradients and says how many bits they took."""
+    plain = _record(tmp_path / "plain", forecasters=(), streams=("weights",))
+    coded = _record(tmp_path / "coded", forecasters=(), streams=("weights",), codec="fitted", nmse=0.2)
+    assert coded["compression"]["packets"] == 120
+    assert 0 < coded["compression"]["bits_per_coordinate"] < 4
+    assert plain["compression"] is None
+    assert plain["trajectory_digest"] != coded["trajectory_digest"]
+
+
+def test_what_cannot_be_done_is_refused(recorded: Path, tmp_path: Path) -> None:
+    """Missing streams, short trajectories, odd cadences and present trajectories are refused with what to do."""
+    trajectory = recorded / "trajectory"
+    with pytest.raises(OptionError, match="holds no stream 'updates'; it has weights, gradients"):
+        _compare(tmp_path / "a", trajectory, stream="updates")
+    with pytest.raises(OptionError, match="needs the streams exp_avg and exp_avg_sq"):
+        _compare(tmp_path / "b", trajectory, forecasters=("optimizer_moments",))
+    with pytest.raises(OptionError, match="too short to score horizons of 100"):
+        _compare(tmp_path / "c", trajectory, horizons=(4, 100))
+    with pytest.raises(OptionError, match="`jump_every` must be a multiple of `every` 3, got 10"):
+        _race(tmp_path / "d", every=3)
+    before = (recorded / "result.json").read_bytes()
+    with pytest.raises(TrajectoryError, match="exists already"):
+        _record(recorded)
+    assert (recorded / "result.json").read_bytes() == before
+    with pytest.raises(TrajectoryError, match="There is no folder"):
+        _compare(tmp_path / "e", tmp_path / "nowhere")
+
+
+def test_quickstart_does_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A small quickstart leaves results, figures and one page without outside parts, and prints a summary."""
+    options = QuickstartOptions(
+        out=str(tmp_path / "quick"),
+        steps=400,
+        race_steps=60,
+        forecasters=("hold", "linear", "optimizer_moments"),
+        predictors=("none", "fitted"),
+        logger="none",
+        progress=False,
+    )
+    quickstart.run(options)
+    quick = tmp_path / "quick"
+    page = (quick / "report.html").read_text()
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
+    for kind in ("record", "compare", "codec", "race"):
+        assert (quick / kind / "result.json").exists()
+    printed = capsys.readouterr().out
+    assert "fitted" in printed
+    assert "jump" in printed
+    quickstart.run(replace(options, steps=380))
+    assert (tmp_path / "quick-2" / "report.html").exists()
+
+
+def test_results_say_where_they_come_from(recorded: Path) -> None:
+    """A result holds the options and the versions it was made with."""
+    data = json.loads((recorded / "result.json").read_text())
+    assert data["environment"]["packages"]["torch"] in torch.__version__
+    assert data["data"]["options"]["steps"] == 120
+
+
+def test_a_report_needs_results(tmp_path: Path) -> None:
+    """A folder without a result is an error that names it."""
+    with pytest.raises((FileNotFoundError, ValueError), match="nothing_here"):
+        report.run(ReportOptions(runs=(str(tmp_path / "nothing_here"),), out=str(tmp_path / "out")))
+
+
+@pytest.mark.data
+def test_fashion_mnist_can_be_recorded(tmp_path: Path) -> None:
+    """The conv net of FM-16 trains on Fashion-MNIST and is recorded."""
+    folder = data_folder("fashion-mnist/train-images-idx3-ubyte.gz")
+    data = _record(tmp_path / "r", task="fashion_mnist", network="conv", data=folder, steps=20, batch_size=128)
+    assert data["num_parameters"] == 14378
+    assert data["final"]["test_accuracy"] > 0.2
+
+
+@pytest.mark.slow
+def test_the_full_quickstart_runs_in_time(tmp_path: Path) -> None:
+    """What `deadreckon quickstart` does by default works, wandb included."""
+    quickstart.run(QuickstartOptions(out=str(tmp_path / "quick"), progress=False))
+    page = (tmp_path / "quick" / "report.html").read_text()
+    for word in ("neural_ode", "momentum_norm", "Alpaydin"):
+        assert word in page
+    assert list((tmp_path / "quick" / "record").glob("wandb/offline-run-*"))

@@ -1,0 +1,155 @@
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import result_samples as samples
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from deadreckon.experiments import figures, plotting
+
+HOSTILE = "$x_{$ <script> \u6f22\n" + "y" * 80
+RECORD, COMPARE, RACE = samples.record(), samples.compare(), samples.race()
+JUMPS = [jump for arm in RACE["arms"] for jump in arm["jumps"]]
+DRAWINGS: dict[str, Any] = {
+    "loss_curve": lambda path: figures.loss_curve(RECORD["loss_curve"], RECORD["jumps"], path),
+    "pca_path": lambda path: figures.pca_path(RECORD["pca"], RECORD["jumps"], path),
+    "skill_by_horizon": lambda path: figures.skill_by_horizon(COMPARE["skill"], path),
+    "rate_distortion": lambda path: figures.rate_distortion(COMPARE["rows"], path),
+    "race_curves": lambda path: figures.race_curves(RACE["arms"], RACE["target"], path),
+    "ledger_bars": lambda path: figures.ledger_bars(RECORD["ledger"], 14.2, path),
+    "jump_timeline": lambda path: figures.jump_timeline(JUMPS, path),
+}
+EMPTY: dict[str, Any] = {
+    "loss_curve": lambda path: figures.loss_curve([[1, None]], [], path),
+    "pca_path": lambda path: figures.pca_path({"points": [], "steps": [], "explained": [None, None]}, [], path),
+    "skill_by_horizon": lambda path: figures.skill_by_horizon([], path),
+    "rate_distortion": lambda path: figures.rate_distortion([], path),
+    "race_curves": lambda path: figures.race_curves([], RACE["target"], path),
+    "ledger_bars": lambda path: figures.ledger_bars({}, None, path),
+    "jump_timeline": lambda path: figures.jump_timeline([], path),
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved during a test."""
+    seen: list[Figure] = []
+
+    def save(figure: Figure, path: str | Path) -> Path:
+        seen.append(figure)
+        return plotting.save(figure, path)
+
+    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr("deadreckon.experiments.race_figures.save", save)
+    return seen
+
+
+def texts(figure: Figure) -> list[Text]:
+    found = [item for item in figure.findobj(Text) if isinstance(item, Text)]
+    return [item for item in found if item.get_visible() and item.get_text().strip()]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_no_text_is_cut_off_and_every_axis_is_labelled(name: str, tmp_path: Path, drawn: list[Figure]) -> None:
+    """Every label, tick and legend lies within the picture, in a size that can be read, and PNG and SVG are there."""
+    before = dict(matplotlib.rcParams)
+    path = DRAWINGS[name](tmp_path / name)
+    assert path == tmp_path / f"{name}.png"
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    assert path.with_suffix(".svg").read_text().count("<svg") == 1
+    figure = drawn[0]
+    box = figure.get_tightbbox()  # of all that is visible, in inches
+    assert box.x0 >= -0.02
+    assert box.y0 >= -0.02
+    assert box.x1 <= figure.get_figwidth() + 0.02
+    assert box.y1 <= figure.get_figheight() + 0.02
+    assert all(float(item.get_fontsize()) >= 9 for item in texts(figure))
+    for axes in figure.axes:
+        assert axes.get_xlabel() or axes.get_ylabel()
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_empty_results_make_empty_figures(name: str, tmp_path: Path) -> None:
+    """With nothing to show a figure is drawn all the same."""
+    assert EMPTY[name](tmp_path / name).is_file()
+
+
+def test_names_from_files_cannot_break_a_figure(tmp_path: Path) -> None:
+    """Mathematics, mark-up, unknown letters, line breaks and length in names are harmless, and no warning is given."""
+    skill = [{"forecaster": HOSTILE, "horizon": 10, "skill": 0.5}]
+    rows = [{"predictor": HOSTILE, "nmse_target": 0.1, "nmse": 0.1, "bits_per_coordinate": 1.0}]
+    arms = [{**RACE["arms"][0], "name": HOSTILE}]
+    for path in (
+        figures.skill_by_horizon(skill, tmp_path / "skill"),
+        figures.rate_distortion(rows, tmp_path / "rates"),
+        figures.race_curves(arms, RACE["target"], tmp_path / "race"),
+        figures.ledger_bars({HOSTILE: samples.cost(1.0)}, 2.0, tmp_path / "ledger"),
+    ):
+        assert "<script" not in path.with_suffix(".svg").read_text()
+    assert plotting.label(HOSTILE) == "$x_{$ <script> ??" + "y" * 10 + "…"
+
+
+def test_many_long_names_leave_room_for_the_figure(tmp_path: Path) -> None:
+    """Thirty front-ends and forecasters with long names do not crowd the panel out; the first twelve are drawn."""
+    names = [f"{number:02}" + "w" * 40 for number in range(30)]
+    skill = [{"forecaster": name, "horizon": horizon, "skill": 0.5} for name in names for horizon in (1, 10)]
+    rows = [{"predictor": name, "nmse_target": 0.1, "nmse": 0.1, "bits_per_coordinate": 1.0} for name in names]
+    assert figures.skill_by_horizon(skill, tmp_path / "skill").is_file()  # a warning of collapse would be an error
+    assert figures.rate_distortion(rows, tmp_path / "rates").is_file()
+
+
+def test_numbers_that_are_missing_leave_gaps(tmp_path: Path) -> None:
+    """Null among the numbers of any figure is drawn as a gap."""
+    curve = [[step, None if step % 3 == 0 else 1.0 / step] for step in range(1, 100)]
+    jumps = [samples.jump(10, 5, "not_finite", None), samples.jump(20, 0, "cooling_down", None)]
+    skill = [{"forecaster": "linear", "horizon": 10, "skill": None}]
+    rows = [{"predictor": "none", "nmse_target": 0.1, "nmse": None, "bits_per_coordinate": None}]
+    assert figures.loss_curve(curve, jumps, tmp_path / "loss").is_file()
+    assert figures.jump_timeline(jumps, tmp_path / "jumps").is_file()
+    assert figures.skill_by_horizon(skill, tmp_path / "skill").is_file()
+    assert figures.rate_distortion(rows, tmp_path / "rates").is_file()
+
+
+def test_a_figure_shows_its_numbers(tmp_path: Path, drawn: list[Figure]) -> None:
+    """The lines of the skill figure are the given skills; those below the floor are drawn on it, and that is said."""
+    figures.skill_by_horizon(COMPARE["skill"], tmp_path / "skill")
+    lines = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in drawn[0].axes[0].get_lines()}
+    assert lines["learned_linear"] == [0.41, 0.21, 0.05]
+    assert lines["linear"] == [0.35, -0.4, -1.0]
+    assert any("worse than -1" in item.get_text() for item in texts(drawn[0]))
+
+
+def test_jumps_of_several_runs_do_not_hide_each_other(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Bars at the same step stand side by side, as high as the horizon."""
+    figures.jump_timeline(JUMPS, tmp_path / "jumps")
+    bars = [patch for patch in drawn[0].axes[0].patches if isinstance(patch, Rectangle)]
+    assert sorted(bar.get_height() for bar in bars) == [5, 5, 5, 10, 10, 10]
+    spans = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
+    assert all(left[1] <= right[0] for left, right in pairwise(spans))
+
+
+def test_the_ledger_shows_the_rest_of_the_run(tmp_path: Path, drawn: list[Figure]) -> None:
+    """What no activity took is shown as training; without a total there is no such bar."""
+    figures.ledger_bars(RECORD["ledger"], 14.2, tmp_path / "a")
+    figures.ledger_bars(RECORD["ledger"], None, tmp_path / "b")
+    with_total, without = ([item.get_text() for item in texts(figure)] for figure in drawn)
+    assert any(re.search(r"10\.2 s, 72 %", text) for text in with_total)
+    assert "training itself" not in without
+
+
+def test_drawing_does_not_load_pyplot(tmp_path: Path) -> None:
+    """Figures are made without pyplot and its global state."""
+    code = (
+        "import sys\nfrom deadreckon.experiments.figures import ledger_bars\n"
+        f"ledger_bars({{}}, None, {str(tmp_path / 'x')!r})\nassert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
