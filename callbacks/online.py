@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from ..forecast import Case, Forecaster, ForecastError, LearnedForecaster, Ledger, cases, score
 from ..models import Budget, fit_forecaster, make_forecaster
-from .errors import UnsupportedTrainerError
+from .errors import CallbackOptionError, UnsupportedTrainerError
 from .recorder import TrajectoryRecorder
 from .support import find_callback, require_plain_training, sole_optimizer
 
@@ -74,17 +74,21 @@ class OnlineForecaster(pl.Callback):
         seed: int = 0,
     ) -> None:
         if every < 1 or window_rows < 4:
-            raise ValueError(f"`every` must be at least 1 and `window_rows` at least 4, got {every}, {window_rows}.")
+            raise CallbackOptionError(
+                f"`every` must be at least 1 and `window_rows` at least 4, got {every}, {window_rows}."
+            )
         if share is not None and not 0 < share <= 1:
-            raise ValueError(f"`share` must be above 0 and at most 1, or None, got {share}.")
+            raise CallbackOptionError(f"`share` must be above 0 and at most 1, or None, got {share}.")
         if not horizons or min(horizons) < 1:
-            raise ValueError(f"`horizons` must be at least one number of steps, each at least 1, got {list(horizons)}.")
+            raise CallbackOptionError(
+                f"`horizons` must be at least one number of steps, each at least 1, got {list(horizons)}."
+            )
         made = [make_forecaster(item) if isinstance(item, str) else item for item in forecasters]
         if not made or len({item.name for item in made}) != len(made):
-            raise ValueError(f"`forecasters` must be different ones, got {[item.name for item in made]}.")
+            raise CallbackOptionError(f"`forecasters` must be different ones, got {[item.name for item in made]}.")
         wrong = [item.name for item in made if item.stream != "weights"]
         if wrong:
-            raise ValueError(f"OnlineForecaster forecasts the stream 'weights'; {wrong} forecast another.")
+            raise CallbackOptionError(f"OnlineForecaster forecasts the stream 'weights'; {wrong} forecast another.")
         self.forecasters: dict[str, Forecaster] = {item.name: item for item in made}
         self.horizons = tuple(sorted(set(horizons)))
         self.every = every

@@ -25,7 +25,7 @@ from ..forecast import (
     read_moments,
     trainable_parameters,
 )
-from .errors import ResumeError, UnsupportedTrainerError
+from .errors import CallbackOptionError, ResumeError, UnsupportedTrainerError
 from .support import require_single_process, sole_optimizer
 
 StreamName = Literal["weights", "gradients", "updates", "exp_avg", "exp_avg_sq"]
@@ -69,10 +69,10 @@ class TrajectoryRecorder(pl.Callback):
     ) -> None:
         unknown = [name for name in streams if name not in STREAMS]
         if not streams or unknown or len(set(streams)) != len(streams):
-            raise ValueError(f"`streams` must be different names from {STREAMS}, got {tuple(streams)}.")
+            raise CallbackOptionError(f"`streams` must be different names from {STREAMS}, got {tuple(streams)}.")
         cadence = {name: every for name in streams} if isinstance(every, int) else dict(every)
         if set(cadence) != set(streams) or not all(type(count) is int and count >= 1 for count in cadence.values()):
-            raise ValueError(
+            raise CallbackOptionError(
                 f"`every` must be a number of steps, at least 1, or one for each of {tuple(streams)}, got {every!r}."
             )
         self.path = Path(path)
@@ -246,13 +246,13 @@ class TrajectoryRecorder(pl.Callback):
             moments_of: attach the moments that this optimiser keeps for this module now.
 
         Raises:
-            ValueError: if the stream is not recorded or the spacing is no multiple of its cadence.
+            CallbackOptionError: if the stream is not recorded or the spacing is no multiple of its cadence.
         """
         if stream not in self.every:
-            raise ValueError(f"{stream!r} is not recorded; recorded are {self.streams}.")
+            raise CallbackOptionError(f"{stream!r} is not recorded; recorded are {self.streams}.")
         gap = spacing if spacing is not None else self.every[stream]
         if gap < 1 or gap % self.every[stream]:
-            raise ValueError(f"`spacing` must be a multiple of the cadence {self.every[stream]}, got {gap}.")
+            raise CallbackOptionError(f"`spacing` must be a multiple of the cadence {self.every[stream]}, got {gap}.")
         data = self.trajectory.stream(stream)
         if not len(data):
             return None

@@ -13,7 +13,7 @@ from ..forecast import Forecaster, LearnedForecaster, Ledger, has_moments, pack
 from ..forecast.jump import ControllerState, HorizonController, Jump, JumpPolicy, Outcome, attempt_jump
 from ..models import make_forecaster
 from .compression import GradientCompression
-from .errors import UnsupportedTrainerError
+from .errors import CallbackOptionError, UnsupportedTrainerError
 from .online import OnlineForecaster
 from .recorder import TrajectoryRecorder
 from .support import find_callback, require_plain_training, sole_optimizer
@@ -63,16 +63,18 @@ class SkipAhead(pl.Callback):
         batch_size: int | None = None,
     ) -> None:
         if every < 1:
-            raise ValueError(f"`every` must be at least 1, got {every}.")
+            raise CallbackOptionError(f"`every` must be at least 1, got {every}.")
         self._forecaster: Forecaster | None = None
         if isinstance(forecaster, Forecaster):
             self._forecaster = forecaster
         elif forecaster != "online":
             self._forecaster = make_forecaster(forecaster)
         if self._forecaster is not None and self._forecaster.stream != "weights":
-            raise ValueError(f"SkipAhead needs a forecaster of 'weights', got one of {self._forecaster.stream!r}.")
+            raise CallbackOptionError(
+                f"SkipAhead needs a forecaster of 'weights', got one of {self._forecaster.stream!r}."
+            )
         if isinstance(self._forecaster, LearnedForecaster) and not self._forecaster.fitted:
-            raise ValueError(
+            raise CallbackOptionError(
                 f"{self._forecaster.name!r} has not been fitted. Load it, fit it, or train it during the run: "
                 "add OnlineForecaster and pass 'online'."
             )

@@ -158,7 +158,11 @@ def is_expected(error: Exception) -> bool:
     # Only once something went wrong, and these modules are loaded by then: importing them takes torch along.
     bases = [
         getattr(sys.modules[name], base)
-        for name, base in (("deadreckon.forecast.errors", "ForecastError"), ("deadreckon.codec.errors", "CodecError"))
+        for name, base in (
+            ("deadreckon.forecast.errors", "ForecastError"),
+            ("deadreckon.codec.errors", "CodecError"),
+            ("deadreckon.callbacks.errors", "CallbackError"),
+        )
         if name in sys.modules
     ]
     return isinstance(error, tuple(bases))

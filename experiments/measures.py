@@ -165,7 +165,7 @@ class RaceGain:
     @property
     def paid(self) -> bool:
         """Whether jumping saved more than noise on average, and lost no seed."""
-        return self.saving >= MIN_TIME_SAVING
+        return not self.lost and self.saving >= MIN_TIME_SAVING
 
 
 def _mean(values: Sequence[float | None]) -> float:

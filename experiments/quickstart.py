@@ -14,9 +14,7 @@ def run(options: QuickstartOptions) -> None:
     console = Console(stderr=True)
     folders = {name: str(out / name) for name in ("record", "compare", "codec", "race")}
 
-    console.print(
-        "[bold]1/4[/] Training on the digits; recording it; fitting forecasters meanwhile."
-    )
+    console.print("[bold]1/4[/] Training on the digits; recording it; fitting forecasters meanwhile.")
     recorded = RecordOptions(
         out=folders["record"],
         seed=options.seed,

@@ -48,7 +48,11 @@ def run(options: RecordOptions) -> None:
         online = None
         if options.forecasters:
             online = OnlineForecaster(
-                options.forecasters, options.horizons, every=options.fit_every, share=options.fit_share, seed=options.seed
+                options.forecasters,
+                options.horizons,
+                every=options.fit_every,
+                share=options.fit_share,
+                seed=options.seed,
             )
         compression = GradientCompression(CodecConfig(options.codec, nmse=options.nmse)) if options.codec else None
         callbacks: list[pl.Callback] = [item for item in (recorder, online, compression) if item is not None]

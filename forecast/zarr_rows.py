@@ -106,7 +106,7 @@ class RowFiles:
         return math.ceil(self._size / self._chunk) * self._chunk * 4
 
     def write(self, row: int, vector: NDArray[np.float32], sync: bool) -> int:
-        """Write one row and publish it by one rename; what a failed attempt left at its place goes first.
+        """Write one row and publish it by one rename. Nothing must be at its place: `sweep` sees to that.
 
         Args:
             row: its number.
@@ -119,7 +119,6 @@ class RowFiles:
         Raises:
             OSError: if the disk refuses.
         """
-        self.discard(row)
         temporary = self._temporary(row)
         temporary.mkdir()
         crc = 0
@@ -147,7 +146,7 @@ class RowFiles:
         """Remove every row, and every piece of one, from number `num_rows` on. Foreign files stay."""
         for entry in list(self._rows.iterdir()):
             ours = _OURS.fullmatch(entry.name)
-            if ours and not (ours[1] and len(ours[1]) < 19 and int(ours[1]) < num_rows):
+            if ours and not (ours[1] and int(ours[1]) < num_rows):
                 _remove(entry)
 
     def set_num_rows(self, num_rows: int) -> None:

@@ -135,13 +135,15 @@ def test_a_breaking_event_separates_what_was_appended_before_and_after(path: Pat
     """Segments follow the order of the calls, so the row after a jump may be of the jump's own step."""
     with Trajectory.create(path, make_layout(), ("weights", "gradients")) as trajectory:
         trajectory.add_event("start", 0, breaks=True)
-        for step in (10, 20):
-            trajectory.append(step, {"weights": make_vector(step)}, {"loss": 1.0})
-        trajectory.add_event("schedule", 20, breaks=False)
+        trajectory.append(10, {"weights": make_vector(10)}, {"loss": 1.0})
+        trajectory.add_event("schedule", 10, breaks=False)
+        trajectory.append(20, {"weights": make_vector(20)}, {"loss": 1.0})
         assert trajectory.stream("weights").segments == [slice(0, 2)]
         trajectory.add_event("jump", 20, breaks=True, horizon=50)
         trajectory.add_event("jump", 20, breaks=True, horizon=50)
         trajectory.append(20, {"weights": make_vector(21)}, {"loss": 0.5})
+        with pytest.raises(TrajectoryError, match="Steps of stream 'weights' must increase, got 20 after 20"):
+            trajectory.append(20, {"weights": make_vector(22)})
         trajectory.append(25, {"gradients": make_vector(25)})
         trajectory.append(30, {"weights": make_vector(30)})
         trajectory.add_event("jump", 30, breaks=True)
@@ -543,6 +545,24 @@ def test_an_interrupt_leaves_all_or_nothing(path: Path, moment: str, monkeypatch
     trajectory.verify()
     trajectory.close()
     Trajectory.open(path).verify()
+
+
+def test_recovery_forgets_nothing_and_repeats_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, scalars, events and segments are the same before an interrupt and after the recovery from it."""
+    with Trajectory.create(path, make_layout()) as trajectory:
+        stream = trajectory.stream("weights")
+        for step in range(3):
+            trajectory.append(step, {"weights": make_vector(step)}, {"loss": float(step)})
+            trajectory.add_event("jump", step, True)
+        with monkeypatch.context() as patch:
+            patch.setattr(commit_log.CommitLog, "append", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                trajectory.append(3, {"weights": make_vector(3)})
+        trajectory.append(4, {"weights": make_vector(4)})
+        assert stream.steps.tolist() == [0, 1, 2, 4]
+        assert stream.segments == [slice(row, row + 1) for row in range(4)]
+        assert trajectory.scalars["loss"].steps.tolist() == [0, 1, 2]
+        assert len(trajectory.events) == 3
 
 
 def test_an_interrupted_store_recovers_when_it_closes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
