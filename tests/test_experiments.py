@@ -13,6 +13,7 @@ from conftest import data_folder
 
 from deadreckon.codec import Codec, CodecConfig
 from deadreckon.experiments import compare, quickstart, race, record, report
+from deadreckon.experiments.cli import main
 from deadreckon.experiments.errors import OptionError
 from deadreckon.experiments.options import (
     CompareOptions,
@@ -186,6 +187,25 @@ def test_what_cannot_be_done_is_refused(recorded: Path, tmp_path: Path) -> None:
     assert (recorded / "result.json").read_bytes() == before
     with pytest.raises(TrajectoryError, match="There is no folder"):
         _compare(tmp_path / "e", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--horizons", "[7]"], r"multiples of the recorder's cadence 10, got \[7\]"),
+        (["--forecasters", "[crystal_ball]"], "crystal_ball"),
+        (["--codec", "magic"], "`predictor` must be one of"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """Options that forecasters, codec or callbacks refuse end in one line and exit code 2, with nothing made."""
+    out = tmp_path / "out"
+    assert main(["record", "--out", str(out), "--logger", "none", "--progress", "false", *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(message, line)
+    assert not (out / "trajectory").exists()
 
 
 def test_quickstart_does_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -510,6 +510,13 @@ def test_a_commit_that_does_not_reach_the_disk_is_taken_back(path: Path, monkeyp
     assert Trajectory.open(path).scalars["loss"].values.tolist() == [1.0, 0.25]
 
 
+def test_a_store_that_cannot_be_made_whole_is_not_made(path: Path) -> None:
+    """A full disk during `create` leaves nothing behind, not even beside the folder."""
+    with limited_file_size(100), pytest.raises(TrajectoryError, match="Could not create"):
+        Trajectory.create(path, make_layout())
+    assert list(path.parent.iterdir()) == []
+
+
 def test_a_failed_event_is_not_recorded(path: Path) -> None:
     """An event that the disk refuses leaves no trace."""
     with recorded(path) as trajectory:
