@@ -185,7 +185,7 @@ class RaceOptions:
     data: str | None = None
     out: str = "runs/race"
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 600
+    steps: int = 300
     batch_size: int = 64
     optimizer: OptimizerName = "adam"
     learning_rate: float = 0.016
@@ -253,7 +253,7 @@ class QuickstartOptions:
     out: str = "runs/quickstart"
     seed: int = 0
     steps: int = 600
-    race_steps: int = 600
+    race_steps: int = 300
     forecasters: tuple[str, ...] = ("hold", "linear", "quadratic", "learned_linear", "neural_ode")
     jump_forecaster: str = "linear"
     predictors: tuple[str, ...] = ("none", "previous", "momentum_norm", "momentum_projected", "fitted")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
 from ..callbacks import OnlineForecaster, SkipAhead, TrajectoryRecorder
@@ -17,7 +18,7 @@ from .options import RaceOptions
 from .progress import tracked
 from .race_figures import jump_timeline, ledger_bars, race_curves
 from .results import write_result
-from .run_logger import finish, log_figure, log_table, make_logger
+from .run_logger import RunLogger, finish, log_figure, log_table, make_logger
 from .tasks import TaskData, load_task, sequential_batches
 from .training import make_classifier, one_thread, train
 
@@ -121,6 +122,7 @@ def run(options: RaceOptions) -> None:
         "options": asdict(options),
     }
     write_result(out, "race", data)
+    _log_curves(logger, arms, options.target_metric)
     log_table(logger, "race/arms", RESULT_COLUMNS, [[arm[name] for name in RESULT_COLUMNS] for arm in arms])
     for path in (
         race_curves(arms, data["target"], out / "race_curves"),
@@ -129,6 +131,20 @@ def run(options: RaceOptions) -> None:
     ):
         log_figure(logger, f"race/{Path(path).stem}", path)
     finish(logger)
+
+
+def _log_curves(logger: RunLogger, arms: list[dict[str, Any]], metric: str) -> None:
+    """Every measurement of every arm, over optimiser steps."""
+    if isinstance(logger, Logger):
+        for arm in arms:
+            prefix = f"race/{arm['name']}_{arm['seed']}"
+            for step, cpu_seconds, _, gradient_evaluations, value in arm["curve"]:
+                metrics = {
+                    f"{prefix}/test_{metric}": value,
+                    f"{prefix}/cpu_seconds": cpu_seconds,
+                    f"{prefix}/gradient_evaluations": gradient_evaluations,
+                }
+                logger.log_metrics(metrics, step=int(step))
 
 
 def _total_ledger(arms: list[dict[str, Any]]) -> dict[str, Any]:
