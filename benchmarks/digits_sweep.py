@@ -30,9 +30,7 @@ class Curve(pl.Callback):
         self.accuracy: list[tuple[int, float]] = []
 
     @override
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
         if trainer.global_step % EVERY == 0:
             self.accuracy.append((trainer.global_step, evaluate(pl_module, self.task.tune).accuracy))
 

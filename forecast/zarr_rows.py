@@ -1,8 +1,8 @@
 """The rows of one stream on disk: a Zarr v3 array whose chunk files are written directly, row by row.
 
 Zarr-python writes an array's new shape before its data, so a run that is killed leaves a row of fill values that looks
-real, and it is 4 times slower. Here a row's files are written into a hidden folder that becomes `c/<row>` by one
-rename. What `zarr-python` is used for is the metadata, so that `zarr.open_group` reads the store.
+real, and it takes about twice the CPU time. Here a row's files are written into a hidden folder that becomes
+`c/<row>` by one rename. What `zarr-python` is used for is the metadata, so that `zarr.open_group` reads the store.
 """
 
 import json

@@ -17,6 +17,7 @@ from .latent_frame import Frame, Latents, relative_variance
 from .motion import random_walk
 from .options import require_choice, require_flag, require_integer, require_positive
 from .stored_state import require_horizons, require_tensors
+from .threads import one_thread
 from .training import train
 
 
@@ -121,7 +122,7 @@ class NeuralODE(FittableForecaster):
         dtype = window.values.dtype
         for horizon in horizons:
             times = torch.tensor([horizon / frame.spacing], dtype=torch.float64)
-            with torch.no_grad():
+            with torch.no_grad(), one_thread():
                 moved = self._move(frame, learned.acceleration, start, velocity, times)[0, 0]
             mean = window.last.to(sigma.dtype) + moved.to(sigma) @ frame.basis.to(sigma)
             factor = learned.variance_at(horizon).sqrt().to(sigma)
@@ -154,12 +155,13 @@ class NeuralODE(FittableForecaster):
             moved = self._move(frame, acceleration, latents.start, latents.velocity, times)
             return relative_error(latents.squared_errors(moved), latents.persistence)
 
-        iterations, validation_error, stopped = train(
-            acceleration, lambda: error(training), lambda: error(validation), budget.iterations, deadline
-        )
-        with torch.no_grad():
-            training_error = float(error(training))
-            moved = self._move(frame, acceleration, validation.start, validation.velocity, times)
+        with one_thread():
+            iterations, validation_error, stopped = train(
+                acceleration, lambda: error(training), lambda: error(validation), budget.iterations, deadline
+            )
+            with torch.no_grad():
+                training_error = float(error(training))
+                moved = self._move(frame, acceleration, validation.start, validation.velocity, times)
         variance = relative_variance(examples, examples.validation, frame, moved)
         self._learned = _Learned(frame, acceleration, layout.digest, torch.tensor(examples.horizons), variance)
         return FitResult(iterations, training_error, validation_error, stopped)

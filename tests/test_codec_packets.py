@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deadreckon.codec import Codec, CodecConfig, CodecError, Decoder, OutOfStepError, PacketError, lattice_names
 from deadreckon.codec.packet import FORMAT_VERSION, STATE_DIGEST_EVERY, fingerprint
+from deadreckon.codec.varint import write_varint
 
 MIXED = LAYOUTS["large, small, empty and 0-d tensors"]
 GOLDEN = Path(__file__).with_name("golden_packets.json")
@@ -104,6 +105,37 @@ def test_packets_of_another_link_are_refused_by_name():
         decoder.decode(with_checksum(b"XX" + packet[2:-4]))
     with pytest.raises(PacketError, match="unknown flags 0x80"):
         decoder.decode(with_checksum(packet[:3] + bytes([packet[3] | 128]) + packet[4:-4]))
+
+
+def _forged(packet: bytes, place: int, *values: int) -> bytes:
+    """A packet with bytes replaced, and a checksum that fits."""
+    return with_checksum(packet[:place] + bytes(values) + packet[place + len(values) : -4])
+
+
+def test_packets_that_contradict_themselves_are_refused():
+    """Flags, numbers and sizes that no encoder writes raise, each with its own message; the state is untouched."""
+    layout = LAYOUTS["one tensor"]
+    codec, raw = Codec(layout), Codec(layout, CodecConfig(lattice="raw"))
+    row = ar1_stream(layout, 1)[0]
+    coded_packet, raw_packet = codec.encoder().encode(row, 0), raw.encoder().encode(row, 0)
+    body = 29 + 1 + 1 + 2  # behind the fixed part, the step, the number and the length
+    flags = 3
+    beyond = with_checksum(coded_packet[:29] + write_varint(2**62 + 1) + coded_packet[30:-4])
+    attempts = [
+        (codec, _forged(coded_packet, flags, 1 | 4), "only raw packets may hold NaN"),
+        (codec, _forged(coded_packet, flags, 1 | 2), "bytes of float32, the layout has 2000"),
+        (codec, _forged(coded_packet, body, 0xFF, 0x95), "flag for NaN and infinity does not fit"),
+        (codec, beyond, "which are out of range"),
+        (raw, _forged(raw_packet, flags, 1), "the raw coder has raw packets only"),
+        (raw, _forged(raw_packet, flags, 1 | 2 | 4), "flag for NaN and infinity does not fit"),
+        (raw, _forged(raw_packet, body, 0, 0, 0xC0, 0x7F), "flag for NaN and infinity does not fit"),
+    ]
+    for link, packet, message in attempts:
+        decoder = link.decoder()
+        before = decoder.state_dict()
+        with pytest.raises(PacketError, match=message):
+            decoder.decode(packet)
+        assert same_state(decoder.state_dict(), before)
 
 
 def test_forged_packets_are_refused():

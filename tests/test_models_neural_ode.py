@@ -13,6 +13,7 @@ from deadreckon.models import Budget, FittingError, Linear, NeuralODE, fit_forec
 from deadreckon.models.fitting import Examples
 from deadreckon.models.latent_flow import Acceleration, Flow, _grid, integrate
 from deadreckon.models.latent_frame import Frame, Latents
+from deadreckon.models.threads import one_thread
 from deadreckon.models.training import train
 
 NUM_PARAMETERS = 200
@@ -299,6 +300,19 @@ def test_time_is_kept() -> None:
 
 
 # --- training
+
+
+def test_threads_are_restored() -> None:
+    """Inside there is one thread; afterwards as many as before, on an error too."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(KeyError, match="inside"), one_thread():
+            assert torch.get_num_threads() == 1
+            raise KeyError("inside")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 class Quartic(torch.nn.Module):
