@@ -99,8 +99,8 @@ class Endpoint:
         self._state = self._keeping.from_dict(saved, self._link.identity)
 
     def _key_frame_base(self, sequence: int) -> SharedState:
-        """The state that a key frame is coded against: the initial one, going on at the same step."""
-        return self._keeping.initial()._replace(sequence=sequence, last_step=self._state.last_step)
+        """The state that a key frame is coded against: the initial one, with the key frame's number due."""
+        return self._keeping.initial()._replace(sequence=sequence)
 
     def _prediction(
         self, coefficients: npt.NDArray[np.int16], basis: tuple[npt.NDArray[np.float32], ...]

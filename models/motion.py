@@ -29,7 +29,11 @@ def root_sum_of_squares(rows: Tensor) -> Tensor:
     """
     largest = float(torch.stack(rows.aminmax()).abs().max()) if rows.numel() else 0.0
     unit = largest if 0.0 < largest < float("inf") else 1.0
-    return (rows / unit).square_().sum(dim=0).sqrt_().mul_(unit)
+    total = rows.new_zeros(rows.shape[1])
+    for row in rows:  # one row at a time, because fresh memory costs more than arithmetic
+        scaled = row / unit
+        total.addcmul_(scaled, scaled)
+    return total.sqrt_().mul_(unit)
 
 
 def random_walk(window: Window) -> Tensor:

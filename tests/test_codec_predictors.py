@@ -1,6 +1,7 @@
 """What predictors leave, when they pay, and which are refused."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from codec_streams import LAYOUTS, ar1_stream, gradient_stream, layout_from
 from torch import Tensor
 from torch.testing import assert_close
+from typing_extensions import override
 
 from deadreckon.codec import Codec, CodecConfig, ConfigError
+from deadreckon.forecast import Forecast, Forecaster, Window
 from deadreckon.models import make_forecaster
 
 MIXED = LAYOUTS["large, small, empty and 0-d tensors"]
@@ -113,3 +116,32 @@ def test_impossible_codecs_are_refused():
     for key in (b"", b"k" * 65):
         with pytest.raises(ConfigError, match="1 to 64 bytes"):
             Codec(MIXED, key=key)
+
+
+class _EvenlySpaced(Forecaster):
+    """Continues the last difference, and refuses uneven windows."""
+
+    name = "evenly_spaced"
+    history = 3
+
+    @override
+    def _forecast(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
+        slope = (window.values[-1] - window.values[-2]) / window.spacing
+        for horizon in horizons:
+            yield Forecast(horizon, window.last + horizon * slope, torch.zeros_like(window.last))
+
+
+def test_the_last_vector_stands_in_where_a_forecaster_refuses():
+    """After a gap in the steps, a forecaster that needs even spacing is replaced by the last vector, on both ends."""
+    codec = Codec(MIXED, CodecConfig(_EvenlySpaced("gradients"), nmse=0.01))
+    encoder, decoder = codec.encoder(), codec.decoder()
+    previous = Codec(MIXED, CodecConfig("previous", nmse=0.01)).encoder()
+    rows = ar1_stream(MIXED, 9, correlation=0.99)
+    ratios = []
+    for step, row in zip((0, 1, 2, 3, 7, 8, 9, 10, 11), rows, strict=True):
+        assert same_bits(decoder.decode(encoder.encode(row, step)), encoder.reconstruction)
+        previous.encode(row, step)
+        ratios.append(encoder.last_report.residual_ratio == previous.last_report.residual_ratio)
+    assert ratios[:3] == [True, True, True]  # too few rows
+    assert not ratios[3]
+    assert same_bits(decoder.state_dict()["row_steps"].float(), torch.tensor([9.0, 10.0, 11.0]))
