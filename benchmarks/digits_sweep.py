@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from deadreckon.experiments.classifier import evaluate
 from deadreckon.experiments.tasks import TaskData, load_task
-from deadreckon.experiments.training import make_classifier, one_thread, train
+from deadreckon.experiments.training import make_classifier, train
+from deadreckon.models.threads import one_thread
 
 RATES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 SCHEDULES = ("constant", "linear", "cosine")

@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from deadreckon.codec import Codec, CodecConfig
 from deadreckon.experiments.tasks import load_task
-from deadreckon.experiments.training import make_classifier, one_thread, train
+from deadreckon.experiments.training import make_classifier, train
 from deadreckon.forecast import Layout, flatten, layout_of, trainable_parameters
+from deadreckon.models.threads import one_thread
 
 PREDICTORS = ("none", "previous", "momentum_norm", "momentum_projected", "fitted", "linear")
 ERRORS = (0.5, 0.1, 0.01)

@@ -12,8 +12,8 @@ from typing_extensions import override
 from ..forecast import Case, Forecaster, ForecastError, LearnedForecaster, Ledger, cases, score
 from ..models import Budget, fit_forecaster, make_forecaster
 from .errors import CallbackOptionError, UnsupportedTrainerError
-from .recorder import TrajectoryRecorder
-from .support import find_callback, require_plain_training, sole_optimizer
+from .recorder import TrajectoryRecorder, weights_recorder
+from .support import require_plain_training, sole_optimizer
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,7 @@ class OnlineForecaster(pl.Callback):
             return
         who = type(self).__name__
         require_plain_training(trainer, pl_module, who)
-        recorder = find_callback(trainer, TrajectoryRecorder)
-        if recorder is None or "weights" not in recorder.every:
-            raise UnsupportedTrainerError(f"{who} needs a TrajectoryRecorder that records 'weights'. Add one.")
+        recorder = weights_recorder(trainer, who)
         cadence = recorder.every["weights"]
         odd = [horizon for horizon in self.horizons if horizon % cadence]
         if odd:

@@ -26,7 +26,7 @@ from ..forecast import (
     trainable_parameters,
 )
 from .errors import CallbackOptionError, ResumeError, UnsupportedTrainerError
-from .support import require_single_process, sole_optimizer
+from .support import find_callback, require_single_process, sole_optimizer
 
 StreamName = Literal["weights", "gradients", "updates", "exp_avg", "exp_avg_sq"]
 STREAMS: tuple[StreamName, ...] = ("weights", "gradients", "updates", "exp_avg", "exp_avg_sq")
@@ -308,6 +308,18 @@ class TrajectoryRecorder(pl.Callback):
             with self.ledger.charge("recording"):
                 self._trajectory.close()
             self._trajectory = None
+
+
+def weights_recorder(trainer: pl.Trainer, who: str) -> TrajectoryRecorder:
+    """The Trainer's recorder of weights.
+
+    Raises:
+        UnsupportedTrainerError: if it has none.
+    """
+    recorder = find_callback(trainer, TrajectoryRecorder)
+    if recorder is None or "weights" not in recorder.every:
+        raise UnsupportedTrainerError(f"{who} needs a TrajectoryRecorder that records 'weights'. Add one.")
+    return recorder
 
 
 def _optimizer_facts(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ..models import make_forecaster
 from .compression import GradientCompression
 from .errors import CallbackOptionError, UnsupportedTrainerError
 from .online import OnlineForecaster
-from .recorder import TrajectoryRecorder
+from .recorder import TrajectoryRecorder, weights_recorder
 from .support import find_callback, require_plain_training, sole_optimizer
 
 
@@ -97,9 +97,7 @@ class SkipAhead(pl.Callback):
             return
         who = type(self).__name__
         require_plain_training(trainer, pl_module, who)
-        self._recorder = find_callback(trainer, TrajectoryRecorder)
-        if self._recorder is None or "weights" not in self._recorder.every:
-            raise UnsupportedTrainerError(f"{who} needs a TrajectoryRecorder that records 'weights'. Add one.")
+        self._recorder = weights_recorder(trainer, who)
         if self.every % self._recorder.every["weights"]:
             raise UnsupportedTrainerError(
                 f"{who}'s `every` must be a multiple of the recorder's cadence {self._recorder.every['weights']}, "

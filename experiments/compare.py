@@ -12,13 +12,13 @@ from torch import Tensor
 from ..codec import Codec, CodecConfig
 from ..forecast import ForecastError, LearnedForecaster, Trajectory, cases, score
 from ..models import Budget, fit_forecaster, make_forecaster
+from ..models.threads import one_thread
 from .errors import OptionError
 from .figures import rate_distortion, skill_by_horizon
 from .options import CompareOptions
 from .progress import tracked
 from .results import write_result
 from .run_logger import finish, log_figure, log_table, make_logger
-from .training import one_thread
 
 CODEC_COLUMNS = ("predictor", "nmse_target", "nmse", "bits_per_coordinate", "bytes", "encode_seconds", "decode_seconds")
 SKILL_COLUMNS = ("forecaster", "horizon", "skill", "coverage", "num_cases", "seconds_per_forecast")

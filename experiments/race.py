@@ -12,6 +12,7 @@ from typing_extensions import override
 from ..callbacks import OnlineForecaster, SkipAhead, TrajectoryRecorder
 from ..forecast import Ledger
 from ..models import learned_names
+from ..models.threads import one_thread
 from .classifier import evaluate, probe
 from .errors import OptionError
 from .options import RaceOptions
@@ -20,10 +21,11 @@ from .race_figures import jump_timeline, ledger_bars, race_curves
 from .results import write_result
 from .run_logger import RunLogger, finish, log_figure, log_table, make_logger
 from .tasks import TaskData, load_task, sequential_batches
-from .training import make_classifier, one_thread, train
+from .training import make_classifier, train
 
 PLAIN, JUMPS = "plain", "jumps"
 VERIFY_BATCH = 256
+FIT_ITERATIONS = 50  # of a gradient-trained forecaster, each time
 RESULT_COLUMNS = (
     "name",
     "seed",
@@ -191,7 +193,12 @@ def _helpers(options: RaceOptions, task: TaskData, folder: Path) -> tuple[list[p
     learned = options.forecaster in learned_names()
     if learned:
         horizons = [horizon for horizon in options.horizons if horizon % options.every == 0]
-        helpers.append(OnlineForecaster([options.forecaster], horizons, every=2 * options.jump_every))
+        # No limit on its share, so that a race can be run again; what fitting costs is charged in any case.
+        helpers.append(
+            OnlineForecaster(
+                [options.forecaster], horizons, every=2 * options.jump_every, share=None, iterations=FIT_ITERATIONS
+            )
+        )
     skip_ahead = SkipAhead(
         "online" if learned else options.forecaster,
         every=options.jump_every,

@@ -12,13 +12,14 @@ from ..callbacks import GradientCompression, OnlineForecaster, TrajectoryRecorde
 from ..codec import CodecConfig
 from ..forecast import Ledger, Trajectory
 from ..forecast.coordinates import PCACoordinates
+from ..models.threads import one_thread
 from .classifier import evaluate
 from .figures import loss_curve, pca_path
 from .options import RecordOptions
 from .results import write_result
 from .run_logger import finish, log_figure, make_logger
 from .tasks import load_task
-from .training import make_classifier, one_thread, train
+from .training import make_classifier, train
 
 MAX_CURVE_POINTS = 2000
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
-import torch
 
 from .classifier import Classifier
 from .progress import TrainingProgress
@@ -28,17 +27,6 @@ def quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: two of them on networks this small cost CPU seconds and gain none."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_classifier(

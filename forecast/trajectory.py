@@ -49,10 +49,16 @@ class Trajectory:
         uuid: tells this store from every other one.
 
     Example:
+        >>> import tempfile, torch
+        >>> from deadreckon.forecast import pack
+        >>> vector, layout = pack(torch.nn.Linear(3, 2))
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = folder.name + "/run"
         >>> with Trajectory.create(path, layout, streams=("weights", "gradients")) as trajectory:
         ...     trajectory.append(10, streams={"weights": vector}, scalars={"loss": 0.5})
         >>> Trajectory.open(path).stream("weights").steps
         array([10])
+        >>> folder.cleanup()
     """
 
     def __init__(

@@ -184,9 +184,18 @@ def fit_forecaster(
         FittingError: if the cases do not do; see `Examples.of`. Or if training diverges.
 
     Example:
+        >>> import tempfile
+        >>> from deadreckon.forecast import Trajectory, cases, pack
+        >>> from deadreckon.models import make_forecaster
+        >>> vector, layout = pack(torch.nn.Linear(3, 2))
+        >>> with tempfile.TemporaryDirectory() as folder, Trajectory.create(folder + "/run", layout) as trajectory:
+        ...     for step in range(20):
+        ...         trajectory.append(step, streams={"weights": vector * 0.9**step})
+        ...     found = cases(trajectory, "weights", history=3, horizons=[1, 5])
         >>> forecaster = make_forecaster("learned_linear", history=3)
-        >>> found = cases(trajectory, "weights", history=3, horizons=[1, 5])
         >>> report = fit_forecaster(forecaster, found, Budget(), torch.Generator().manual_seed(0))
+        >>> report.stopped, report.validation_error < 0.01
+        ('solved', True)
     """
     if not isinstance(forecaster, FittableForecaster):
         raise ModelError(f"{forecaster.name!r} has nothing to fit; use it as it is.")
