@@ -26,6 +26,7 @@ FIT_ITERATIONS = 400
 TRAINING_SHARE = 0.6  # of the recorded steps; forecasters are scored on the rest
 
 
+@one_thread()
 def run(options: CompareOptions) -> None:
     """Compare predictors on one trajectory: tables, figures and result.json in `options.out`.
 
@@ -34,7 +35,7 @@ def run(options: CompareOptions) -> None:
         TrajectoryError: if there is no such trajectory or it is damaged.
     """
     out = Path(options.out)
-    with Trajectory.open(options.trajectory) as trajectory, one_thread():
+    with Trajectory.open(options.trajectory) as trajectory:
         if options.stream not in trajectory.streams:
             raise OptionError(
                 f"{options.trajectory} holds no stream {options.stream!r}; it has {', '.join(trajectory.streams)}."

@@ -1,5 +1,6 @@
 """`deadreckon race`: train to a target with and without jumps, and count everything that either took."""
 
+import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from .errors import OptionError
 from .options import RaceOptions
 from .progress import tracked
 from .race_figures import jump_timeline, ledger_bars, race_curves
-from .results import write_result
+from .results import require_new, write_result
 from .run_logger import RunLogger, finish, log_figure, log_table, make_logger
 from .tasks import TaskData, load_task, sequential_batches
 from .training import make_classifier, train
@@ -90,16 +91,19 @@ class Stopwatch(pl.Callback):
         self._cpu += time.process_time() - cpu
 
 
+@one_thread()
 def run(options: RaceOptions) -> None:
     """Race plain training against training with jumps: figures and result.json in `options.out`.
 
     Raises:
-        OptionError: if options contradict each other.
+        OptionError: if options contradict each other, or there is such a race already.
     """
     out = Path(options.out)
     task = load_task(options.task, options.data)
     if options.jump_every % options.every:
         raise OptionError(f"`jump_every` must be a multiple of `every` {options.every}, got {options.jump_every}.")
+    for seed in options.seeds:
+        require_new(out / f"{JUMPS}_{seed}")
     logger = make_logger(options.logger, out, "race", asdict(options), options.wandb_mode)
     # Arms take turns at going first, and a short run before them all pays for what is loaded only once.
     turns = [
@@ -107,13 +111,13 @@ def run(options: RaceOptions) -> None:
         for number, seed in enumerate(options.seeds)
         for name in ((PLAIN, JUMPS) if number % 2 == 0 else (JUMPS, PLAIN))
     ]
-    with one_thread():
+    with tempfile.TemporaryDirectory() as folder:
         for name in (PLAIN, JUMPS):
-            _arm(replace(options, steps=2 * options.jump_every), task, name, options.seeds[0], out / "warm_up")
-        arms = [
-            _arm(options, task, name, seed, out / f"{name}_{seed}")
-            for seed, name in tracked(turns, "racing", options.progress)
-        ]
+            _arm(replace(options, steps=2 * options.jump_every), task, name, options.seeds[0], Path(folder))
+    arms = [
+        _arm(options, task, name, seed, out / f"{name}_{seed}")
+        for seed, name in tracked(turns, "racing", options.progress)
+    ]
     data = {
         "task": options.task,
         "network": options.network,

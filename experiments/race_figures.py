@@ -1,5 +1,6 @@
 """The figures about jumps and races, in the manner of `figures`."""
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -156,7 +157,9 @@ def jump_timeline(jumps: Sequence[Data], path: str | Path) -> Path:
         bottom.axhline(0, color=INK, linewidth=1.2, linestyle="--")
         margins = [abs(margin) for margin in (finite(jump["margin"]) for jump in jumps) if margin == margin and margin]
         if margins:
-            bottom.set_yscale("symlog", linthresh=max(statistics.median(margins), 1e-12))
+            # A power of ten, because ticks stand at those and must not crowd around zero.
+            linear_up_to = 10.0 ** math.ceil(math.log10(max(statistics.median(margins), 1e-12)))
+            bottom.set_yscale("symlog", linthresh=linear_up_to)
             plain_log_ticks(bottom.yaxis)
             bottom.margins(y=0.15)
         bottom.set_ylabel("margin (nats)\nabove 0 is kept")

@@ -16,7 +16,7 @@ from ..models.threads import one_thread
 from .classifier import evaluate
 from .figures import loss_curve, pca_path
 from .options import RecordOptions
-from .results import write_result
+from .results import require_new, write_result
 from .run_logger import finish, log_figure, make_logger
 from .tasks import load_task
 from .training import make_classifier, train
@@ -24,44 +24,44 @@ from .training import make_classifier, train
 MAX_CURVE_POINTS = 2000
 
 
+@one_thread()
 def run(options: RecordOptions) -> None:
     """Record one run into `options.out`: trajectory, figures and result.json.
 
     Raises:
-        OptionError: if options contradict each other.
-        TrajectoryError: if there is a trajectory already.
+        OptionError: if options contradict each other, or there is a trajectory already.
     """
     out = Path(options.out)
+    require_new(out / "trajectory")
     task = load_task(options.task, options.data)
-    with one_thread():
-        module = make_classifier(
-            task,
-            options.network,
-            options.optimizer,
-            options.learning_rate,
-            options.schedule,
-            options.steps,
-            options.seed,
+    module = make_classifier(
+        task,
+        options.network,
+        options.optimizer,
+        options.learning_rate,
+        options.schedule,
+        options.steps,
+        options.seed,
+    )
+    cadence = {name: options.gradient_every if name == "gradients" else options.every for name in options.streams}
+    facts = {"task": options.task, "network": options.network, "seed": options.seed}
+    recorder = TrajectoryRecorder(out / "trajectory", cadence, options.streams, facts)
+    online = None
+    if options.forecasters:
+        online = OnlineForecaster(
+            options.forecasters,
+            options.horizons,
+            every=options.fit_every,
+            share=options.fit_share,
+            seed=options.seed,
         )
-        cadence = {name: options.gradient_every if name == "gradients" else options.every for name in options.streams}
-        facts = {"task": options.task, "network": options.network, "seed": options.seed}
-        recorder = TrajectoryRecorder(out / "trajectory", cadence, options.streams, facts)
-        online = None
-        if options.forecasters:
-            online = OnlineForecaster(
-                options.forecasters,
-                options.horizons,
-                every=options.fit_every,
-                share=options.fit_share,
-                seed=options.seed,
-            )
-        compression = GradientCompression(CodecConfig(options.codec, nmse=options.nmse)) if options.codec else None
-        callbacks: list[pl.Callback] = [item for item in (recorder, online, compression) if item is not None]
-        logger = make_logger(options.logger, out, "record", asdict(options), options.wandb_mode)
-        begin = time.perf_counter()
-        train(module, task, options.batch_size, options.steps, options.seed, callbacks, logger, options.progress)
-        seconds = time.perf_counter() - begin
-        final = evaluate(module, task.test)
+    compression = GradientCompression(CodecConfig(options.codec, nmse=options.nmse)) if options.codec else None
+    callbacks: list[pl.Callback] = [item for item in (recorder, online, compression) if item is not None]
+    logger = make_logger(options.logger, out, "record", asdict(options), options.wandb_mode)
+    begin = time.perf_counter()
+    train(module, task, options.batch_size, options.steps, options.seed, callbacks, logger, options.progress)
+    seconds = time.perf_counter() - begin
+    final = evaluate(module, task.test)
     ledger = Ledger.merged([item.ledger for item in (recorder, online, compression) if item is not None])
     with Trajectory.open(out / "trajectory") as trajectory:
         data = _facts(trajectory, cadence)

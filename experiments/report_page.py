@@ -234,8 +234,9 @@ def _recompute(results: Sequence[Result]) -> list[str]:
     files = [str(result.path) for result in results]
     text = (
         "<h2>How to recompute</h2><p>Every number on this page comes from the files below; they are embedded in it, "
-        "too, as JSON in the element with the id <code>results</code>. Seconds differ from run to run; with the same "
-        "versions and processor the other numbers should not.</p>"
+        "too, as JSON in the element with the id <code>results</code>. Seconds differ from run to run, and with "
+        "them the fits that a share of the run's time limits; with the same versions and processor the other numbers "
+        "should not.</p>"
     )
     return [text, web.code(files), *([web.code(commands)] if commands else [])]
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .errors import ResultError
+from .errors import OptionError, ResultError
 from .schema import ENVIRONMENT, KINDS, check
 
 FORMAT = "deadreckon-result"
@@ -40,6 +40,16 @@ class Result:
     data: dict[str, Any]
     environment: dict[str, Any]
     path: Path
+
+
+def require_new(path: Path) -> None:
+    """Check that nothing is there yet, before work is done whose result could not be kept.
+
+    Raises:
+        OptionError: if something is.
+    """
+    if path.exists():
+        raise OptionError(f"{path} exists already, and nothing is overwritten. Choose another `--out`, or remove it.")
 
 
 def write_result(folder: str | Path, kind: str, data: Mapping[str, Any]) -> Path:

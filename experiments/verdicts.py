@@ -211,11 +211,12 @@ def _race_verdict(gain: RaceGain) -> str:
 def conclusion(compares: Sequence[Data], races: Sequence[Data]) -> str:
     """In one sentence, what paid and what did not; or that nothing did."""
     paid, failed = [], []
-    savings = [found for found in (bit_saving(compare["rows"]) for compare in compares) if found is not None]
+    streams = [(compare["stream"], bit_saving(compare["rows"])) for compare in compares]
+    savings = [(stream, found) for stream, found in streams if found is not None]
     if savings:
-        best = max(savings, key=lambda found: found.saving)
+        stream, best = max(savings, key=lambda pair: pair[1].saving)
         if best.saving >= MIN_SAVING:
-            paid.append(f"predicting gradients with {best.predictor} ({percent(best.saving)} fewer bits)")
+            paid.append(f"predicting {stream} with {best.predictor} ({percent(best.saving)} fewer bits)")
         else:
             failed.append("prediction in front of the codec (no bits saved)")
     gains = [gain for race in races for gain in race_gains(race) if gain.pairs]

@@ -182,9 +182,13 @@ def test_what_cannot_be_done_is_refused(recorded: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="`jump_every` must be a multiple of `every` 3, got 10"):
         _race(tmp_path / "d", every=3)
     before = (recorded / "result.json").read_bytes()
-    with pytest.raises(TrajectoryError, match="exists already"):
+    with pytest.raises(OptionError, match="exists already, and nothing is overwritten"):
         _record(recorded)
     assert (recorded / "result.json").read_bytes() == before
+    (tmp_path / "raced" / "jumps_0").mkdir(parents=True)
+    with pytest.raises(OptionError, match="exists already"):
+        _race(tmp_path / "raced")
+    assert [path.name for path in tmp_path.iterdir()] == ["raced"]
     with pytest.raises(TrajectoryError, match="There is no folder"):
         _compare(tmp_path / "e", tmp_path / "nowhere")
 
