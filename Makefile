@@ -29,7 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.checked-tools: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --constraint constraints.txt $(DEV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(DEV)
 	touch $@
 
 clean:

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from ..codec import Codec, CodecConfig, Decoder, Encoder
 from ..forecast import Layout, Ledger, flatten, layout_of, trainable_parameters, unpack
-from .support import require_plain_training, sole_optimizer
+from .support import require_plain_training, require_unchanged, sole_optimizer
 
 
 class GradientCompression(pl.Callback):
@@ -61,6 +61,7 @@ class GradientCompression(pl.Callback):
         require_plain_training(trainer, pl_module, type(self).__name__)
         self._layout = layout_of(pl_module)
         codec = Codec(self._layout, self.config)
+        self.num_packets, self.num_bytes, self.ledger = 0, 0, Ledger()
         self._encoder, self._decoder = codec.encoder(), codec.decoder()
 
     @override
@@ -78,6 +79,7 @@ class GradientCompression(pl.Callback):
     ) -> None:
         encoder, decoder, layout = self._parts()
         parameters = trainable_parameters(pl_module)
+        require_unchanged(parameters, layout, type(self).__name__)
         with self.ledger.charge("encoding"):
             gradient = flatten({name: value.grad for name, value in parameters.items()}, layout)
             packet = encoder.encode(gradient, trainer.global_step)
@@ -94,7 +96,8 @@ class GradientCompression(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
+        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if every and trainer.global_step % every == 0:
             for logger in trainer.loggers:
                 metrics = {"codec/step": trainer.global_step, "codec/bits_per_coordinate": self.bits_per_coordinate}
                 logger.log_metrics(metrics, step=trainer.global_step)
@@ -106,6 +109,8 @@ class GradientCompression(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        if self._encoder is None:
+            return {}
         encoder, decoder, _ = self._parts()
         return {
             "encoder": encoder.state_dict(),
@@ -118,6 +123,8 @@ class GradientCompression(pl.Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Taken over in `on_fit_start`: Lightning calls this before the run is set up completely.
+        if not state_dict:
+            return
         self._resumed = state_dict
         self.num_packets = int(state_dict["num_packets"])
         self.num_bytes = int(state_dict["num_bytes"])

@@ -121,6 +121,7 @@ class OnlineForecaster(pl.Callback):
                 f"{who} with {needy} needs a TrajectoryRecorder that records 'exp_avg' and 'exp_avg_sq' as well."
             )
         self._recorder = recorder
+        self.scores, self.ledger, self._seconds = [], Ledger(), 0.0
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

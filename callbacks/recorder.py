@@ -21,12 +21,14 @@ from ..forecast import (
     Window,
     flatten,
     has_moments,
+    keeps_moments,
     layout_of,
+    raw_moments,
     read_moments,
     trainable_parameters,
 )
 from .errors import CallbackOptionError, ResumeError, UnsupportedTrainerError
-from .support import find_callback, require_single_process, sole_optimizer
+from .support import find_callback, require_single_process, require_unchanged, sole_optimizer
 
 StreamName = Literal["weights", "gradients", "updates", "exp_avg", "exp_avg_sq"]
 STREAMS: tuple[StreamName, ...] = ("weights", "gradients", "updates", "exp_avg", "exp_avg_sq")
@@ -84,7 +86,8 @@ class TrajectoryRecorder(pl.Callback):
         self._layout: Layout | None = None
         self._handles: list[RemovableHandle] = []
         self._before: Tensor | None = None
-        self._loss = 0.0
+        self._loss: float | None = None
+        self._uuid = ""
         self._loss_step = 0
         self._step = 0
         self._seconds = 0.0
@@ -115,12 +118,13 @@ class TrajectoryRecorder(pl.Callback):
         if not pl_module.automatic_optimization:
             raise UnsupportedTrainerError("TrajectoryRecorder supports automatic optimisation only.")
         self._layout = layout_of(pl_module)
+        self.ledger, self._seconds, self._uuid, self._resumed = Ledger(), 0.0, "", None
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         optimizer = sole_optimizer(trainer, type(self).__name__)
         wants_moments = {"exp_avg", "exp_avg_sq"} & set(self.streams)
-        if wants_moments and not has_moments(optimizer):
+        if wants_moments and not keeps_moments(optimizer):
             raise UnsupportedTrainerError(
                 f"Streams {sorted(wants_moments)} need torch's Adam or AdamW, got {type(optimizer).__name__}."
             )
@@ -132,6 +136,7 @@ class TrajectoryRecorder(pl.Callback):
             else:
                 metadata = {**self.metadata, **_optimizer_facts(optimizer)}
                 self._trajectory = Trajectory.create(self.path, layout, streams=self.streams, metadata=metadata)
+        self._uuid = self._trajectory.uuid
         parameters = trainable_parameters(pl_module)
         if "updates" in self.every:
             self._handles.append(
@@ -163,6 +168,7 @@ class TrajectoryRecorder(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # After Lightning has restored a checkpoint, so that its step counter is right.
         self._step = self._loss_step = trainer.global_step
+        self._loss = None
         self._began = time.perf_counter()
         if self._resumed is None and "weights" in self.every:
             with self.ledger.charge("recording"):
@@ -185,6 +191,7 @@ class TrajectoryRecorder(pl.Callback):
             return
         with self.ledger.charge("recording"):
             parameters = trainable_parameters(module)
+            require_unchanged(parameters, layout, type(self).__name__)
             rows: dict[str, Tensor] = {}
             if "weights" in due or "updates" in due:
                 weights = flatten(parameters, layout)
@@ -196,8 +203,8 @@ class TrajectoryRecorder(pl.Callback):
             if "gradients" in due:
                 rows["gradients"] = flatten({name: value.grad for name, value in parameters.items()}, layout)
             if "exp_avg" in due or "exp_avg_sq" in due:
-                moments = read_moments(optimizer, module, layout)
-                rows.update({name: getattr(moments, name) for name in due if name.startswith("exp_avg")})
+                moments = raw_moments(optimizer, module, layout)
+                rows.update({name: moments[name] for name in due if name.startswith("exp_avg")})
             rate = float(optimizer.param_groups[0]["lr"])
             self.trajectory.append(step, streams=rows, scalars={"learning_rate": rate})
 
@@ -211,12 +218,15 @@ class TrajectoryRecorder(pl.Callback):
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):
             # Under accumulation each micro-batch brings its share of the step's loss.
-            self._loss += float(loss.detach())
+            self._loss = (self._loss or 0.0) + float(loss.detach())
         if self._step > self._loss_step:
             with self.ledger.charge("recording"):
                 seconds = self._seconds + time.perf_counter() - self._began
-                self.trajectory.append(self._step, scalars={"loss": self._loss, "wall_seconds": seconds})
-            self._loss, self._loss_step = 0.0, self._step
+                scalars = {"wall_seconds": seconds}
+                if self._loss is not None:  # None where `training_step` skipped the batch
+                    scalars["loss"] = self._loss
+                self.trajectory.append(self._step, scalars=scalars)
+            self._loss, self._loss_step = None, self._step
 
     def note_jump(self, weights: Tensor, **details: Any) -> None:
         """Put a kept jump into the trajectory: an event that no window spans, then the weights the run goes on from.
@@ -271,12 +281,14 @@ class TrajectoryRecorder(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._trajectory is None:
+        # Also after the end of `fit`, for checkpoints that are saved then, or because of an exception.
+        if not self._uuid:
             return {}
+        running = time.perf_counter() - self._began if self._trajectory is not None else 0.0
         return {
             "step": self._step,
-            "store": self._trajectory.uuid,
-            "seconds": self._seconds + time.perf_counter() - self._began,
+            "store": self._uuid,
+            "seconds": self._seconds + running,
             "ledger": self.ledger.to_dict(),
         }
 
@@ -305,6 +317,7 @@ class TrajectoryRecorder(pl.Callback):
         self._handles.clear()
         self._resumed = None
         if self._trajectory is not None:
+            self._seconds += time.perf_counter() - self._began
             with self.ledger.charge("recording"):
                 self._trajectory.close()
             self._trajectory = None
@@ -325,7 +338,7 @@ def weights_recorder(trainer: pl.Trainer, who: str) -> TrajectoryRecorder:
 def _optimizer_facts(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What a reader of the trajectory needs to know of the optimiser, as plain JSON values."""
     facts: dict[str, Any] = {"optimizer": type(optimizer).__name__}
-    if has_moments(optimizer):
+    if has_moments(optimizer) and len({group["lr"] for group in optimizer.param_groups}) == 1:
         group = optimizer.param_groups[0]
         beta1, beta2 = group["betas"]
         decay = float(group["weight_decay"]) if isinstance(optimizer, torch.optim.AdamW) else 0.0

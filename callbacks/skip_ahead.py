@@ -1,7 +1,7 @@
 """Jump ahead during training, where held-out data say that it helps."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..forecast import Forecaster, LearnedForecaster, Ledger, has_moments, pack
 from ..forecast.jump import ControllerState, HorizonController, Jump, JumpPolicy, Outcome, attempt_jump
 from ..models import make_forecaster
 from .compression import GradientCompression
-from .errors import CallbackOptionError, UnsupportedTrainerError
+from .errors import CallbackOptionError, ResumeError, UnsupportedTrainerError
 from .online import OnlineForecaster
 from .recorder import TrajectoryRecorder, weights_recorder
 from .support import find_callback, require_plain_training, sole_optimizer
@@ -46,7 +46,8 @@ class SkipAhead(pl.Callback):
         batch_size: samples in a training batch, to express verification in gradient evaluations too.
 
     Attributes:
-        ledger: what `forecasting`, `copying`, `verifying` and `rolling back` cost.
+        ledger: what `reading history`, `forecasting`, `loading` held-out data, `copying`, `verifying` and `rolling
+            back` cost.
         jumps: a record of every opportunity.
     """
 
@@ -72,6 +73,10 @@ class SkipAhead(pl.Callback):
         if self._forecaster is not None and self._forecaster.stream != "weights":
             raise CallbackOptionError(
                 f"SkipAhead needs a forecaster of 'weights', got one of {self._forecaster.stream!r}."
+            )
+        if isinstance(batches, Iterator):
+            raise CallbackOptionError(
+                "`batches` is gone through at every jump and must not be an iterator. Give a list or a DataLoader."
             )
         if isinstance(self._forecaster, LearnedForecaster) and not self._forecaster.fitted:
             raise CallbackOptionError(
@@ -106,6 +111,14 @@ class SkipAhead(pl.Callback):
         self._online = find_callback(trainer, OnlineForecaster)
         if self._forecaster is None and self._online is None:
             raise UnsupportedTrainerError(f"{who} with forecaster 'online' needs an OnlineForecaster. Add one.")
+        if self._forecaster is None and self._online is not None:
+            longest = max(self._online.horizons)
+            if self.controller.horizons[-1] > longest:
+                raise UnsupportedTrainerError(
+                    f"{who}'s horizons must not exceed OnlineForecaster's longest, {longest}, "
+                    f"got {self.controller.horizons[-1]}."
+                )
+        self._state, self.jumps, self.ledger = ControllerState(), [], Ledger()
         self._compression = find_callback(trainer, GradientCompression)
 
     @override
@@ -115,7 +128,8 @@ class SkipAhead(pl.Callback):
         for forecaster in candidates:
             if forecaster is not None and forecaster.needs_moments and not has_moments(optimizer):
                 raise UnsupportedTrainerError(
-                    f"{forecaster.name!r} needs torch's Adam or AdamW, got {type(optimizer).__name__}."
+                    f"{forecaster.name!r} needs torch's Adam or AdamW with the same betas, eps and weight decay in all "
+                    f"groups, got {type(optimizer).__name__}."
                 )
 
     @override
@@ -151,13 +165,15 @@ class SkipAhead(pl.Callback):
         if horizon is None:
             return Jump(step, 0, Outcome.COOLING_DOWN)
         forecaster = self._forecaster
-        if forecaster is None:
-            assert self._online is not None  # checked in `setup`
-            forecaster = self._online.best(horizon)
+        if self._online is not None and forecaster is None:
+            # Skill may be there at some horizons only; without this a run would wait at one where there is none.
+            found = ((item, self._online.best(item)) for item in self.controller.nearby(self._state))
+            horizon, forecaster = next(((item, best) for item, best in found if best is not None), (horizon, None))
+            self._state = self.controller.at(self._state, horizon)
         if forecaster is None:
             return Jump(step, 0, Outcome.NO_FORECASTER)
         optimizer = trainer.optimizers[0]
-        with self.ledger.charge("forecasting"):
+        with self.ledger.charge("reading history"):
             window = self._recorder.window(
                 forecaster.history, moments_of=(optimizer, module) if forecaster.needs_moments else None
             )
@@ -199,7 +215,13 @@ class SkipAhead(pl.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._state = ControllerState(*state_dict["controller"])
+        state = ControllerState(*state_dict["controller"])
+        if not 0 <= state.position < len(self.controller.horizons):
+            raise ResumeError(
+                f"The checkpoint was at horizon number {state.position + 1}, SkipAhead has "
+                f"{len(self.controller.horizons)} horizons now. Use those that the run was started with."
+            )
+        self._state = state
         self.jumps = [
             Jump(step, horizon, Outcome[outcome], margin, before, after, seconds)
             for step, horizon, outcome, margin, before, after, seconds in state_dict["jumps"]

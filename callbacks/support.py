@@ -1,10 +1,13 @@
 """Which Trainer settings the callbacks support."""
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
+from ..forecast import Layout
 from .errors import UnsupportedTrainerError
 
 _Callback = TypeVar("_Callback", bound=pl.Callback)
@@ -54,6 +57,20 @@ def sole_optimizer(trainer: pl.Trainer, who: str) -> torch.optim.Optimizer:
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UnsupportedTrainerError(f"{who} does not support LBFGS, whose step evaluates the gradient many times.")
     return optimizer
+
+
+def require_unchanged(parameters: Mapping[str, Tensor], layout: Layout, who: str) -> None:
+    """Refuse a module whose set of trainable parameters is not what it was when the run began.
+
+    Raises:
+        UnsupportedTrainerError: naming a parameter that was frozen or unfrozen.
+    """
+    changed = sorted(set(parameters) ^ set(layout.names))
+    if changed:
+        raise UnsupportedTrainerError(
+            f"{who} needs the same trainable parameters throughout a run; {changed[0]!r} was frozen or unfrozen "
+            "since it began. Freeze before `fit`, in the module's constructor or `configure_model`."
+        )
 
 
 def find_callback(trainer: pl.Trainer, kind: type[_Callback]) -> _Callback | None:

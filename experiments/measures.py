@@ -17,7 +17,17 @@ MIN_SAVING = 0.01  # of the bits
 MIN_TIME_SAVING = 0.02  # of the seconds, whose noise is larger
 KEPT = "kept"
 NOT_PROPOSED = ("no_history", "no_forecaster", "cooling_down")  # names of `Outcome`, which only the tests import
-JUMP_ACTIVITIES = ("recording", "fitting", "scoring", "forecasting", "copying", "verifying", "rolling back")
+JUMP_ACTIVITIES = (
+    "recording",
+    "fitting",
+    "scoring",
+    "reading history",
+    "forecasting",
+    "loading",
+    "copying",
+    "verifying",
+    "rolling back",
+)
 
 
 def best_skill(rows: Sequence[Data], horizon: int) -> tuple[str, float] | None:

@@ -10,7 +10,7 @@ import torch
 
 from ..callbacks import GradientCompression, OnlineForecaster, TrajectoryRecorder
 from ..codec import CodecConfig
-from ..forecast import Ledger, Trajectory
+from ..forecast import Ledger, Trajectory, WindowError
 from ..forecast.coordinates import PCACoordinates
 from ..models.threads import one_thread
 from .classifier import evaluate
@@ -124,12 +124,15 @@ def _facts(trajectory: Trajectory, cadence: dict[str, int]) -> dict[str, Any]:
 
 
 def _plane(trajectory: Trajectory) -> dict[str, Any] | None:
-    """The weights in the plane of their first two principal components; `None` where there are too few rows."""
+    """The weights in the plane of their first two principal components; `None` where the rows span no plane."""
     weights = trajectory.stream("weights")
     if len(weights) < 3:
         return None
     rows = torch.from_numpy(weights[:].copy())
-    pca = PCACoordinates.fit(rows, 2)
+    try:
+        pca = PCACoordinates.fit(rows, 2)
+    except WindowError:  # the run diverged, or moved along a line
+        return None
     return {
         "points": pca.from_parameters(rows).tolist(),
         "steps": weights.steps.tolist(),

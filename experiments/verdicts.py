@@ -151,7 +151,7 @@ def jumps(entries: Sequence[Data], ledgers: Sequence[Data], run_seconds: float |
     return [
         f"{count(total.proposed, 'jump')} {'was' if total.proposed == 1 else 'were'} proposed, {total.kept} kept and "
         f"{total.rejected} rejected{also}; the kept ones reached {count(total.steps_ahead, 'step')} ahead in all.",
-        f"Recording, forecasting, copying, verifying and rolling back took {seconds(cost)} by the clock{share}.",
+        f"Recording, fitting, verifying and all else that jumps need took {seconds(cost)} by the clock{share}.",
     ]
 
 

@@ -5,7 +5,7 @@ from .errors import ForecastError, JumpError, LayoutError, NotFittedError, Traje
 from .forecaster import Forecast, Forecaster, LearnedForecaster
 from .layout import Layout, TensorSpec
 from .ledger import Cost, Ledger
-from .moments import Moments, has_moments, read_moments
+from .moments import Moments, has_moments, keeps_moments, raw_moments, read_moments
 from .packing import flatten, layout_of, load_vector, pack, require_vector, trainable_parameters, unpack
 from .records import Event, Scalars
 from .skill import HorizonSkill, score
@@ -38,9 +38,11 @@ __all__ = [
     "cases",
     "flatten",
     "has_moments",
+    "keeps_moments",
     "layout_of",
     "load_vector",
     "pack",
+    "raw_moments",
     "read_moments",
     "require_vector",
     "score",

@@ -49,7 +49,7 @@ def cases(
         stream: which stream.
         history: rows in each window.
         horizons: optimiser steps ahead; a case is made only where all of them were recorded.
-        spacing: optimiser steps between rows of a window; the stream's own cadence when not given.
+        spacing: optimiser steps between rows of a window; when not given, the most frequent distance between rows.
         first_step: rows before it are not used, neither as history nor as target.
         last_step: the same for rows after it.
         with_moments: attach the optimiser's moments at each window's last row, from the streams `exp_avg` and
@@ -75,7 +75,7 @@ def cases(
             continue
         steps = steps[low:high]
         rows = torch.from_numpy(np.asarray(data[segment.start + low : segment.start + high]))
-        gap = spacing if spacing is not None else int(np.diff(steps).min())
+        gap = spacing if spacing is not None else _cadence(steps)
         row_of = {int(step): row for row, step in enumerate(steps)}
         for last in (int(step) for step in steps):
             wanted = [last - gap * back for back in range(history - 1, -1, -1)]
@@ -97,6 +97,12 @@ def cases(
             window = Window(values, torch.tensor(wanted), trajectory.layout, stream, learning_rates, moments)
             found.append(Case(window, {h: rows[row_of[last + h]] for h in horizons}))
     return found
+
+
+def _cadence(steps: np.ndarray) -> int:
+    """The most frequent distance between rows; a run that began between two due steps has one odd row."""
+    gaps, counts = np.unique(np.diff(steps), return_counts=True)
+    return int(gaps[counts.argmax()])
 
 
 def _moments_reader(trajectory: "Trajectory"):

@@ -46,47 +46,67 @@ class Moments:
             raise WindowError(f"`num_updates` must be at least 1, got {self.num_updates}.")
 
 
-def has_moments(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether `read_moments` understands this optimiser: torch's Adam and AdamW without `amsgrad` or `maximize`."""
+def keeps_moments(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `raw_moments` understands this optimiser: torch's Adam and AdamW without `amsgrad` or `maximize`."""
     return isinstance(optimizer, _ADAM_LIKE) and not any(
         group["amsgrad"] or group["maximize"] for group in optimizer.param_groups
     )
 
 
-def read_moments(optimizer: torch.optim.Optimizer, module: nn.Module, layout: Layout) -> Moments:
-    """The moments that an optimiser keeps for a module's trainable parameters, in float32.
+def has_moments(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `read_moments` understands this optimiser: it keeps moments, by the same rule for all parameters."""
+    return keeps_moments(optimizer) and len(_settings(optimizer)) == 1
+
+
+def raw_moments(optimizer: torch.optim.Optimizer, module: nn.Module, layout: Layout) -> dict[str, Tensor]:
+    """The moments as the optimiser keeps them, `exp_avg` and `exp_avg_sq`, each `[param]`, float32.
 
     Parameters that have had no gradient yet have zero moments.
+
+    Raises:
+        WindowError: if the optimiser keeps none.
+    """
+    if not keeps_moments(optimizer):
+        raise WindowError(
+            f"Moments are read from torch's Adam and AdamW (no amsgrad, no maximize), got {type(optimizer).__name__}."
+        )
+    parameters = trainable_parameters(module)
+    states = {name: optimizer.state.get(parameters[name], {}) for name in layout.names}
+    return {
+        key: flatten({name: state.get(key) for name, state in states.items()}, layout)
+        for key in ("exp_avg", "exp_avg_sq")
+    }
+
+
+def read_moments(optimizer: torch.optim.Optimizer, module: nn.Module, layout: Layout) -> Moments:
+    """The moments that an optimiser keeps for a module's parameters, with the rule that makes updates of them.
+
+    The learning rate is the one in force now: after a scheduler's step that of the next update.
 
     Raises:
         WindowError: if the optimiser is not Adam or AdamW, made no update yet, or its groups differ in more than the
             learning rate.
     """
-    if not has_moments(optimizer):
-        raise WindowError(
-            f"Moments are read from torch's Adam and AdamW (no amsgrad, no maximize), got {type(optimizer).__name__}."
-        )
-    settings = {(*group["betas"], group["eps"], _decoupled_decay(optimizer, group)) for group in optimizer.param_groups}
+    raw = raw_moments(optimizer, module, layout)
+    settings = _settings(optimizer)
     if len(settings) > 1:
         raise WindowError(f"Parameter groups must share betas, eps and weight decay, got {sorted(settings)}.")
     ((beta1, beta2, eps, weight_decay),) = settings
-    rates = {id(value): float(group["lr"]) for group in optimizer.param_groups for value in group["params"]}
-    first: dict[str, Tensor | None] = {}
-    second: dict[str, Tensor | None] = {}
-    rate = torch.empty(layout.size)
-    num_updates = 0
     parameters = trainable_parameters(module)
-    for spec in layout:
-        value = parameters[spec.name]
-        state = optimizer.state.get(value, {})
-        first[spec.name] = state.get("exp_avg")
-        second[spec.name] = state.get("exp_avg_sq")
-        rate[spec.span] = rates.get(id(value), 0.0)
-        num_updates = max(num_updates, int(state.get("step", 0)))
+    num_updates = max(int(optimizer.state.get(parameters[name], {}).get("step", 0)) for name in layout.names)
     if num_updates == 0:
         raise WindowError("The optimiser has made no update yet, so it has no moments.")
+    rates = {id(value): float(group["lr"]) for group in optimizer.param_groups for value in group["params"]}
+    rate = torch.empty(layout.size)
+    for spec in layout:
+        rate[spec.span] = rates.get(id(parameters[spec.name]), 0.0)
     rate = rate[0] if bool((rate == rate[0]).all()) else rate
-    return Moments(flatten(first, layout), flatten(second, layout), num_updates, rate, beta1, beta2, eps, weight_decay)
+    return Moments(raw["exp_avg"], raw["exp_avg_sq"], num_updates, rate, beta1, beta2, eps, weight_decay)
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> set[tuple[float, float, float, float]]:
+    """Betas, eps and decoupled weight decay of each parameter group."""
+    return {(*group["betas"], group["eps"], _decoupled_decay(optimizer, group)) for group in optimizer.param_groups}
 
 
 def _decoupled_decay(optimizer: torch.optim.Optimizer, group: dict) -> float:

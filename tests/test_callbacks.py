@@ -11,29 +11,37 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import NUM_STEPS, Away, Crash, Digits, fit, held_out, probe, weights
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override
 
 from deadreckon.callbacks import (
     GradientCompression,
     OnlineForecaster,
+    ResumeError,
     SkipAhead,
     TrajectoryRecorder,
     UnsupportedTrainerError,
 )
 from deadreckon.codec import CodecConfig
+from deadreckon.experiments.tasks import load_task
 from deadreckon.forecast import Forecaster, Trajectory
 from deadreckon.forecast.jump import JumpPolicy, Outcome
 from deadreckon.models import make_forecaster
 
+ALL = ("hold", "linear", "learned_linear", "neural_ode")
+
 
 def everything(
-    folder: Path, forecaster: str | Forecaster | None = "online", policy: JumpPolicy | None = None
+    folder: Path,
+    forecaster: str | Forecaster | None = "online",
+    policy: JumpPolicy | None = None,
+    forecasters: tuple[str, ...] = ALL,
 ) -> dict[str, Any]:
     """All callbacks, with a schedule that follows the step alone."""
     made: dict[str, Any] = {
         "recorder": TrajectoryRecorder(folder, {"weights": 1, "gradients": 2}, ("weights", "gradients")),
         "online": OnlineForecaster(
-            ("hold", "linear", "learned_linear", "neural_ode"),
+            forecasters,
             horizons=(1, 2, 4),
             every=10,
             share=None,
@@ -67,6 +75,16 @@ def test_a_rejected_jump_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     """With all callbacks on, a run whose jumps are all rejected equals one without jumps, bit for bit."""
     jumping = everything(tmp_path / "a", Away())
     plain = everything(tmp_path / "b", None)
+    # A loader that draws from the global generator, and a probe that moves the codec's state: both are put back.
+    verify = load_task("digits").verify
+    jumping["skip_ahead"].batches = DataLoader(TensorDataset(*verify), batch_size=64, shuffle=True)
+
+    def meddling(module: torch.nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        encoder, _ = jumping["compression"].stateful
+        encoder.encode(torch.ones(encoder.layout.size), encoder.last_step + 1)
+        return probe(module, batch)
+
+    jumping["skip_ahead"].probe = meddling
     with_jumps = fit(list(jumping.values()))
     without = fit(list(plain.values()))
     outcomes = [jump.outcome for jump in jumping["skip_ahead"].jumps]
@@ -77,23 +95,25 @@ def test_a_rejected_jump_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     assert jumping["compression"].num_bytes == plain["compression"].num_bytes
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forecasters", [ALL, ("learned_linear",), ("neural_ode",)], ids=lambda names: names[-1])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, forecasters: tuple[str, ...]) -> None:
     """With all callbacks on and jumps kept, a crashed and resumed run equals one that never stopped, bit for bit."""
     policy = JumpPolicy(num_standard_errors=0.0, max_relative_scale=1e9)
-    straight = everything(tmp_path / "a", policy=policy)
+    straight = everything(tmp_path / "a", policy=policy, forecasters=forecasters)
     # Without dropout: Lightning's checkpoints do not hold the global random generators.
     expected = fit(list(straight.values()), Digits(dropout=0.0))
-    assert any(jump.outcome.kept for jump in straight["skip_ahead"].jumps)
+    # Between the checkpoint at step 41 and the next fit at 50, what was learned before must still be there.
+    assert any(jump.outcome.proposed and 41 < jump.step < 50 for jump in straight["skip_ahead"].jumps)
 
-    first = everything(tmp_path / "b", policy=policy)
-    checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=37, save_top_k=-1)
+    first = everything(tmp_path / "b", policy=policy, forecasters=forecasters)
+    checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=41, save_top_k=-1)
     with pytest.raises(SystemExit):
         fit([*first.values(), checkpoint, Crash(45)], Digits(dropout=0.0), enable_checkpointing=True)
-    (path,) = tmp_path.glob("*step=37.ckpt")
+    (path,) = tmp_path.glob("*step=41.ckpt")
     # What a process that died leaves behind: rows after the checkpoint, to be cut on resume.
     assert _streams(tmp_path / "b")["weights"][0][-1] == 45
 
-    second = everything(tmp_path / "b", policy=policy)
+    second = everything(tmp_path / "b", policy=policy, forecasters=forecasters)
     resumed = fit(list(second.values()), Digits(dropout=0.0), checkpoint=path)
     torch.testing.assert_close(resumed.state_dict(), expected.state_dict(), rtol=0, atol=0)
     _same_streams(tmp_path / "a", tmp_path / "b")
@@ -162,12 +182,57 @@ def test_jumps_wait_for_history_and_for_a_fitted_forecaster(tmp_path: Path) -> N
     assert {jump.outcome for jump in skip_ahead.jumps} == {Outcome.NO_HISTORY}
 
 
+def test_a_horizon_without_skill_does_not_stall_the_run(tmp_path: Path) -> None:
+    """Where the longer horizon that a kept jump leads to has no forecaster with skill, shorter ones are tried on."""
+    online = OnlineForecaster(("linear",), (2, 4), every=20, share=None)
+    linear = online.forecasters["linear"]
+    online.best = lambda horizon: linear if horizon == 2 else None
+    policy = JumpPolicy(num_standard_errors=0.0, max_relative_scale=1e9)
+    skip_ahead = SkipAhead("online", 12, (2, 4), probe, held_out(), policy=policy, patience=100)
+    fit([TrajectoryRecorder(tmp_path / "t", 2), online, skip_ahead])
+    assert any(jump.outcome.kept for jump in skip_ahead.jumps[:-1])
+    assert {jump.horizon for jump in skip_ahead.jumps} == {2}
+
+
+def test_callbacks_start_afresh_in_a_second_run(tmp_path: Path) -> None:
+    """Counters, scores, jumps and costs of one run do not enter those of the next."""
+    compression = GradientCompression(CodecConfig("none", lattice="raw"))
+    online = OnlineForecaster(("linear",), (1,), every=20, share=None)
+    skip_ahead = SkipAhead("linear", 12, (2,), probe, held_out())
+    for number, digits in enumerate((Digits(), Digits())):
+        digits.network.append(torch.nn.Linear(10, 10 * (number + 1)))
+        fit([TrajectoryRecorder(tmp_path / str(number), 1), compression, online, skip_ahead], digits, num_steps=24)
+    assert compression.num_packets == 24
+    assert 32 <= compression.bits_per_coordinate < 34
+    assert [item.step for item in online.scores] == [20]
+    assert [jump.step for jump in skip_ahead.jumps] == [12, 24]
+    assert compression.ledger.activities["encoding"].count == 24
+
+
+def test_compression_needs_no_logging_and_outlives_fit(tmp_path: Path) -> None:
+    """Logging may be off, and a checkpoint may be saved by a Trainer that only validated."""
+    compression = GradientCompression()
+    assert compression.state_dict() == {}
+    compression.load_state_dict({})
+    module = fit([compression], num_steps=3, log_every_n_steps=0)
+    module.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    assert compression.state_dict()["num_packets"] == 3
+
+
+def test_a_checkpoint_of_other_horizons_is_refused() -> None:
+    """A controller that stood at a horizon which is no longer there is an error that says so."""
+    longer = SkipAhead("linear", 2, (1, 2, 4), probe, held_out())
+    state = longer.state_dict() | {"controller": [2, 0, 0, 0]}
+    with pytest.raises(ResumeError, match="horizon number 3, SkipAhead has 2 horizons now"):
+        SkipAhead("linear", 2, (1, 2), probe, held_out()).load_state_dict(state)
+
+
 def test_forecasters_from_moments_can_jump(tmp_path: Path) -> None:
     """A forecaster that needs the optimiser's moments is given them."""
     skip_ahead = SkipAhead("optimizer_moments", 4, (2,), probe, held_out())
     fit([TrajectoryRecorder(tmp_path / "t", 4), skip_ahead], num_steps=12)
     assert all(jump.outcome.proposed or jump.outcome is Outcome.COOLING_DOWN for jump in skip_ahead.jumps)
-    with pytest.raises(UnsupportedTrainerError, match="needs torch's Adam or AdamW, got SGD"):
+    with pytest.raises(UnsupportedTrainerError, match="needs torch's Adam or AdamW .*, got SGD"):
         fit(
             [TrajectoryRecorder(tmp_path / "s", 4), SkipAhead("optimizer_moments", 4, (2,), probe, held_out())],
             Digits("sgd"),
@@ -285,10 +350,12 @@ def test_missing_and_odd_partners_are_named(tmp_path: Path) -> None:
     def jumps(forecaster: str, every: int = 4) -> SkipAhead:
         return SkipAhead(forecaster, every, (2,), probe, held_out())
 
+    longer = SkipAhead("online", 4, (2, 8), probe, held_out())
     for callbacks, message in (
         ([jumps("linear")], "SkipAhead needs a TrajectoryRecorder"),
         ([OnlineForecaster(horizons=(2,))], "OnlineForecaster needs a TrajectoryRecorder"),
         ([recorder, jumps("online")], "needs an OnlineForecaster"),
+        ([recorder, OnlineForecaster(horizons=(2,)), longer], r"must not exceed OnlineForecaster's longest, 2, got 8"),
         ([recorder, jumps("linear", 3)], "multiple of the recorder's cadence 2, got 3"),
         ([recorder, OnlineForecaster(("optimizer_moments",), horizons=(2,))], "records 'exp_avg' and 'exp_avg_sq'"),
         ([recorder, OnlineForecaster(horizons=(2, 3))], r"multiples of the recorder's cadence 2, got \[3\]"),
@@ -305,6 +372,7 @@ def test_missing_and_odd_partners_are_named(tmp_path: Path) -> None:
         (lambda: OnlineForecaster(horizons=()), "`horizons` must be"),
         (lambda: OnlineForecaster(forecasters=()), "`forecasters` must be different"),
         (lambda: OnlineForecaster((make_forecaster("hold", stream="gradients"),)), "forecast another"),
+        (lambda: SkipAhead("linear", 1, (1,), probe, iter([])), "must not be an iterator"),
         (lambda: SkipAhead("linear", 0, (1,), probe, []), "`every` must be at least 1"),
         (lambda: SkipAhead("learned_linear", 1, (1,), probe, []), "has not been fitted"),
         (lambda: SkipAhead(make_forecaster("hold", stream="gradients"), 1, (1,), probe, []), "needs a forecaster of"),

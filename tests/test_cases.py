@@ -93,6 +93,16 @@ def test_spacing_and_limits_choose_rows(trajectory: Trajectory) -> None:
     assert cases(trajectory, "weights", 50, (5,)) == []
 
 
+def test_odd_rows_do_not_hide_the_cadence(tmp_path: Path) -> None:
+    """Rows off the cadence, as of a run that began between two due steps, set no spacing and enter no window."""
+    with Trajectory.create(tmp_path / "odd", LAYOUT) as odd:
+        for step in (3, 5, 10, 12, 15, 20, 25):
+            odd.append(step, streams={"weights": torch.full((3,), float(step))})
+        found = cases(odd, "weights", 3, (5,))
+        assert [case.window.steps.tolist() for case in found] == [[5, 10, 15], [10, 15, 20]]
+        assert found[0].window.values[:, 0].tolist() == [5, 10, 15]
+
+
 def test_moments_come_along_where_they_were_recorded(trajectory: Trajectory, tmp_path: Path) -> None:
     """With moments asked for, cases are those whose last row has them, with the run's settings."""
     found = cases(trajectory, "weights", 2, (5,), with_moments=True)

@@ -64,3 +64,8 @@ def test_more_components_than_the_rows_have_are_refused() -> None:
         PCACoordinates.fit(_rows().double(), 5)
     with pytest.raises(WindowError, match="do not vary in 1 directions"):
         PCACoordinates.fit(torch.ones(4, 6), 1)
+    line = torch.arange(8.0)[:, None] * torch.ones(1000)
+    with pytest.raises(WindowError, match="do not vary in 3 directions"):
+        PCACoordinates.fit(line, 3)
+    with pytest.raises(WindowError, match="must be finite"):
+        PCACoordinates.fit(_rows() * float("inf"), 1)

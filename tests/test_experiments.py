@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from deadreckon.experiments.options import (
 )
 from deadreckon.experiments.results import read_result
 from deadreckon.forecast import Ledger, Trajectory, TrajectoryError, cases, score
-from deadreckon.models import make_forecaster
+from deadreckon.models import Budget, fit_forecaster, make_forecaster
 
 QUIET: dict[str, Any] = {"logger": "none", "progress": False}
 
@@ -78,7 +79,8 @@ def test_what_record_says_is_in_the_trajectory(recorded: Path) -> None:
 
 def test_what_compare_says_can_be_made_again(recorded: Path, tmp_path: Path) -> None:
     """Bytes, errors and skill of the result follow from the trajectory by the library's own calls."""
-    data = _compare(tmp_path / "compare", recorded / "trajectory")
+    forecasters = ("hold", "linear", "learned_linear")
+    data = _compare(tmp_path / "compare", recorded / "trajectory", forecasters=forecasters)
     with Trajectory.open(recorded / "trajectory") as trajectory:
         gradients = trajectory.stream("gradients")
         rows = {row["predictor"]: row for row in data["rows"]}
@@ -102,9 +104,15 @@ def test_what_compare_says_can_be_made_again(recorded: Path, tmp_path: Path) -> 
         cut = int(0.6 * 120)
         linear = make_forecaster("linear")
         held_out = cases(trajectory, "weights", linear.history, (4, 8), first_step=cut + 1)
-        expected = {result.horizon: result.skill for result in score(linear, held_out)}
-    found = {row["horizon"]: row["skill"] for row in data["skill"] if row["forecaster"] == "linear"}
-    assert found == pytest.approx(expected)
+        learned = make_forecaster("learned_linear")
+        training = cases(trajectory, "weights", linear.history, (4, 8), last_step=cut)
+        fit_forecaster(learned, training, Budget(), torch.Generator())
+        expected = {
+            forecaster.name: [result.skill for result in score(forecaster, held_out)]
+            for forecaster in (linear, learned)
+        }
+    for name, skill in expected.items():
+        assert [row["skill"] for row in data["skill"] if row["forecaster"] == name] == pytest.approx(skill)
     assert all(row["skill"] == 0 for row in data["skill"] if row["forecaster"] == "hold")
 
 
@@ -150,6 +158,46 @@ def test_what_race_says_follows_from_its_curves(tmp_path: Path) -> None:
     plain = {arm["seed"]: [row[4] for row in arm["curve"]] for arm in data["arms"] if arm["name"] == "plain"}
     again = _race(tmp_path / "again", seeds=(1,))["arms"][0]
     assert [row[4] for row in again["curve"]] == plain[1]
+
+
+def test_the_race_is_fair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both arms train alike, jumps are verified on data that measure nothing, and measuring is charged to nobody."""
+    task = race.load_task("digits")
+    monkeypatch.setattr(race, "load_task", lambda *_: task)
+    measured: list[Any] = []
+    verified: list[Any] = []
+    trained: list[tuple[Any, ...]] = []
+    evaluate, batches, train, make = race.evaluate, race.sequential_batches, race.train, race.make_classifier
+
+    def slow_evaluate(module: Any, split: Any) -> Any:
+        measured.append(split)
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        return evaluate(module, split)
+
+    monkeypatch.setattr(race, "evaluate", slow_evaluate)
+    monkeypatch.setattr(race, "sequential_batches", lambda split, size: verified.append(split) or batches(split, size))
+    monkeypatch.setattr(race, "make_classifier", lambda *options: trained.append(options[1:]) or make(*options))
+    monkeypatch.setattr(race, "train", lambda *options: trained.append(options[2:5]) or train(*options))
+    data = _race(tmp_path / "race")
+    assert {id(split) for split in measured} == {id(task.test)}
+    assert {id(split) for split in verified} == {id(task.verify)}
+    assert trained[-4:-2] == trained[-2:]
+    for arm in data["arms"]:
+        assert arm["curve"][-1][1] < 0.05 * len(arm["curve"])
+        assert arm["curve"][-1][2] < 0.05 * len(arm["curve"])
+
+
+def test_a_run_that_diverged_is_a_result_too(tmp_path: Path) -> None:
+    """Weights that are not finite end neither a recording nor a race; the numbers say what happened."""
+    wild = {"optimizer": "sgd", "learning_rate": 1e9}
+    data = _record(tmp_path / "record", steps=30, forecasters=(), **wild)
+    assert data["pca"] is None
+    assert data["final"]["test_loss"] is None
+    arms = _race(tmp_path / "race", steps=20, **wild)["arms"]
+    assert [arm["reached"] for arm in arms] == [False, False]
+    assert "not_finite" in {jump["outcome"] for jump in arms[1]["jumps"]}
 
 
 def test_a_learned_forecaster_can_race(tmp_path: Path) -> None:
@@ -256,13 +304,3 @@ def test_fashion_mnist_can_be_recorded(tmp_path: Path) -> None:
     data = _record(tmp_path / "r", task="fashion_mnist", network="conv", data=folder, steps=20, batch_size=128)
     assert data["num_parameters"] == 14378
     assert data["final"]["test_accuracy"] > 0.2
-
-
-@pytest.mark.slow
-def test_the_full_quickstart_runs_in_time(tmp_path: Path) -> None:
-    """What `deadreckon quickstart` does by default works, wandb included."""
-    quickstart.run(QuickstartOptions(out=str(tmp_path / "quick"), progress=False))
-    page = (tmp_path / "quick" / "report.html").read_text()
-    for word in ("neural_ode", "momentum_norm", "Alpaydin"):
-        assert word in page
-    assert list((tmp_path / "quick" / "record").glob("wandb/offline-run-*"))

@@ -1,6 +1,7 @@
 """Jumps: controller, verification, transaction and the whole attempt."""
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_a_rejected_jump_leaves_everything_bit_equal(target: str) -> None:
     torch.testing.assert_close(_everything(module, optimizer), before, rtol=0, atol=0)
     if target == "worse":
         assert jump.margin < 0 < jump.loss_after - jump.loss_before
-        assert set(ledger.activities) == {"forecasting", "copying", "verifying", "rolling back"}
+        assert set(ledger.activities) == {"forecasting", "loading", "copying", "verifying", "rolling back"}
         # Two passes over two batches of 16, a forward pass being a third of a gradient evaluation of 16.
         assert ledger.total.gradient_equivalents == pytest.approx(4 / 3)
 
@@ -170,6 +171,8 @@ def test_a_transaction_takes_back_what_was_added_to_the_optimiser() -> None:
         optimizer.state[parameter]["exp_avg"].add_(1)
         optimizer.state[nn.Parameter(torch.zeros(1))] = {"step": torch.tensor(1.0)}
         counter.value = 4
+        for buffer in module.buffers():
+            buffer.add_(1)
         raise RuntimeError("stop")
     torch.testing.assert_close(_everything(module, optimizer), before, rtol=0, atol=0)
     assert counter.value == 3
@@ -206,6 +209,61 @@ def test_probes_see_eval_mode_without_gradients() -> None:
     assert [part.training for part in module.modules()] == [True, True, False]
 
 
+def test_one_loss_alone_is_no_evidence() -> None:
+    """A single loss has no standard error: it is refused where one is asked for, and taken at its word where not."""
+    before, after = torch.tensor([1.0]), torch.tensor([0.5])
+    with pytest.raises(JumpError, match="has no standard error"):
+        compare_losses(before, after, 1.0)
+    assert compare_losses(before, after, 0.0).outcome is Outcome.KEPT
+
+
+def test_what_is_not_finite_is_never_kept() -> None:
+    """Weights that diverged end an opportunity, not the run; a forecast that cannot tell its error is not trusted."""
+    module, optimizer, window, batches = _setting()
+    target = _better(module, window, batches)
+    options = (window, 5, _probe, batches, JumpPolicy(), Ledger())
+    assert attempt_jump(module, optimizer, To(target, float("nan")), *options).outcome is Outcome.UNTRUSTED
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("nan"))
+    assert attempt_jump(module, optimizer, To(target), *options).outcome is Outcome.NOT_FINITE
+
+
+def test_every_part_of_an_attempt_is_charged_its_time() -> None:
+    """Slow loaders and slow probes are found in the ledger under their names, and other state is put back."""
+    module, optimizer, window, batches = _setting()
+    ledger = Ledger()
+
+    class Counter:
+        value = 3
+
+        def state_dict(self) -> dict[str, int]:
+            return {"value": self.value}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.value = state["value"]
+
+    counter = Counter()
+
+    def slow(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        counter.value += 1
+        time.sleep(0.01)
+        return _probe(module, batch)
+
+    class Loader:
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in batches:
+                time.sleep(0.02)
+                yield batch
+
+    attempt_jump(
+        module, optimizer, To(window.last + 1), window, 5, slow, Loader(), JumpPolicy(), ledger, others=[counter]
+    )
+    assert ledger.activities["verifying"].wall_seconds >= 0.04
+    assert 0.04 <= ledger.activities["loading"].wall_seconds < ledger.total.wall_seconds
+    assert ledger.activities["forecasting"].count == 1
+    assert counter.value == 3
+
+
 @pytest.mark.parametrize(
     ("probe", "batches", "message"),
     [
@@ -233,6 +291,8 @@ def test_the_controller_grows_shrinks_and_rests() -> None:
     assert tried == [1, 2, 4, 4, 2, None, 1, 1, None, None, 1]
     assert controller.update(state, Outcome.KEPT) == ControllerState(position=1)
     assert controller.update(state, Outcome.NO_HISTORY) == state
+    assert controller.nearby(ControllerState(position=1)) == (2, 1, 4)
+    assert controller.at(state, 4) == state._replace(position=2)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +332,7 @@ def test_batches_must_show_their_length() -> None:
             5,
             lambda module, batch: torch.zeros(2),
             held_out,
-            JumpPolicy(),
+            JumpPolicy(num_standard_errors=0),
             Ledger(),
             batch_size=16,
         )

@@ -8,13 +8,13 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from runs import NUM_STEPS, Digits, fit, weights
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from runs import NUM_STEPS, Crash, Digits, fit, weights
 from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from deadreckon.callbacks import ResumeError, TrajectoryRecorder, UnsupportedTrainerError
+from deadreckon.callbacks import GradientCompression, ResumeError, TrajectoryRecorder, UnsupportedTrainerError
 from deadreckon.callbacks.support import require_single_process
 from deadreckon.experiments.tasks import Batches, load_task
 from deadreckon.forecast import Trajectory, TrajectoryError, pack
@@ -150,6 +150,87 @@ def test_a_checkpoint_goes_on_in_its_own_store_only(tmp_path: Path) -> None:
     fit([TrajectoryRecorder(tmp_path / "other")], num_steps=20)
     with pytest.raises(ResumeError, match="is of another run"):
         fit([TrajectoryRecorder(tmp_path / "other")], checkpoint=path)
+
+
+@pytest.mark.parametrize("way", ["after the end", "on an exception"])
+def test_checkpoints_of_a_run_that_ended_can_be_resumed(tmp_path: Path, way: str) -> None:
+    """A checkpoint saved after `fit`, or because of an exception, continues the same store at the right row."""
+    path = tmp_path / "last.ckpt"
+    if way == "after the end":
+        module = fit([TrajectoryRecorder(tmp_path / "t", 2)], Digits(dropout=0.0), num_steps=21)
+        module.trainer.save_checkpoint(path)
+    else:
+        saving = OnExceptionCheckpoint(tmp_path, "last")
+        with pytest.raises(SystemExit):
+            fit(
+                [TrajectoryRecorder(tmp_path / "t", 2), saving, Crash(21)],
+                Digits(dropout=0.0),
+                enable_checkpointing=True,
+            )
+    resumed = fit([TrajectoryRecorder(tmp_path / "t", 2)], Digits(dropout=0.0), checkpoint=path)
+    straight = fit([TrajectoryRecorder(tmp_path / "s", 2)], Digits(dropout=0.0))
+    with Trajectory.open(tmp_path / "t") as first, Trajectory.open(tmp_path / "s") as second:
+        assert first.stream("weights").steps.tolist() == second.stream("weights").steps.tolist()
+        assert first.scalars["loss"].steps.tolist() == second.scalars["loss"].steps.tolist()
+        if way == "after the end":  # the batch that an exception broke off has been drawn and does not come again
+            torch.testing.assert_close(weights(resumed), weights(straight), rtol=0, atol=0)
+            np.testing.assert_array_equal(first.stream("weights")[:], second.stream("weights")[:])
+        assert [(event.kind, event.step, event.breaks) for event in first.events] == [("resume", 21, False)]
+
+
+class Grouped(Digits):
+    """Decays weights and not biases, as is customary."""
+
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        matrices = [value for value in self.parameters() if value.ndim > 1]
+        vectors = [value for value in self.parameters() if value.ndim < 2]
+        return torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}], lr=0.01)
+
+
+def test_moments_of_unlike_groups_are_recorded(tmp_path: Path) -> None:
+    """Moments are recorded whatever the groups decay by; what cannot be said of all of them is not noted."""
+    module = fit([TrajectoryRecorder(tmp_path / "t", 2, ("weights", "exp_avg"))], Grouped(), num_steps=4)
+    (optimizer,) = module.trainer.optimizers
+    expected = torch.cat([optimizer.state[value]["exp_avg"].reshape(-1) for value in module.parameters()])
+    with Trajectory.open(tmp_path / "t") as trajectory:
+        np.testing.assert_array_equal(trajectory.stream("exp_avg")[-1], expected.numpy())
+        assert "adam" not in trajectory.metadata
+
+
+class Skipping(Digits):
+    """Skips every third batch."""
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        return None if batch_idx % 3 == 0 else super().training_step(batch, batch_idx)
+
+
+def test_a_skipped_batch_has_no_loss(tmp_path: Path) -> None:
+    """Where `training_step` gives nothing, no loss is recorded, least of all zero."""
+    fit([TrajectoryRecorder(tmp_path / "t", 2)], Skipping(), num_steps=9)
+    with Trajectory.open(tmp_path / "t") as trajectory:
+        assert len(trajectory.scalars["loss"]) == 6
+        assert (trajectory.scalars["loss"].values > 0).all()
+
+
+class Freezing(pl.Callback):
+    """Freezes a layer in the middle of a run."""
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        if trainer.global_step == 5:
+            next(pl_module.parameters()).requires_grad_(False)
+
+
+def test_freezing_in_mid_run_is_refused_by_name(tmp_path: Path) -> None:
+    """A layout that changes during a run would make rows mean something else, so it is refused, naming a parameter."""
+    with pytest.raises(UnsupportedTrainerError, match=r"'network.1.weight' was frozen or unfrozen"):
+        fit([TrajectoryRecorder(tmp_path / "t", 2), Freezing()])
+    with pytest.raises(UnsupportedTrainerError, match=r"'network.1.weight' was frozen or unfrozen"):
+        fit([GradientCompression(), Freezing()])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from deadreckon.forecast import Layout, Moments, TensorSpec, Window, has_moments, layout_of, read_moments
+from deadreckon.forecast import (
+    Layout,
+    Moments,
+    TensorSpec,
+    Window,
+    has_moments,
+    keeps_moments,
+    layout_of,
+    raw_moments,
+    read_moments,
+)
 from deadreckon.forecast.errors import WindowError
 
 LAYOUT = Layout((TensorSpec("w", (3,), "float32", 0, "weight"),))
@@ -109,9 +119,16 @@ def test_moments_are_refused_where_there_are_none() -> None:
     with pytest.raises(WindowError, match="made no update yet"):
         read_moments(torch.optim.Adam(module.parameters()), module, layout_of(module))
     weight, bias = module.parameters()
-    groups = [{"params": [weight], "betas": (0.5, 0.9)}, {"params": [bias]}]
+    optimizer = torch.optim.Adam([{"params": [weight], "betas": (0.5, 0.9)}, {"params": [bias]}])
+    optimizer.step()
+    assert keeps_moments(optimizer)
+    assert not has_moments(optimizer)
+    torch.testing.assert_close(
+        raw_moments(optimizer, module, layout_of(module))["exp_avg"][:4],
+        optimizer.state[weight]["exp_avg"].reshape(-1),
+    )
     with pytest.raises(WindowError, match="must share betas"):
-        read_moments(torch.optim.Adam(groups), module, layout_of(module))
+        read_moments(optimizer, module, layout_of(module))
 
 
 def test_impossible_moments_are_refused() -> None:

@@ -40,15 +40,18 @@ class PCACoordinates(Coordinates):
             rank: how many components, at most one fewer than there are distinct rows.
 
         Raises:
-            WindowError: if the rows do not vary in `rank` directions.
+            WindowError: if the rows do not vary in `rank` directions, or are not finite.
         """
         if values.ndim != 2 or not 1 <= rank <= values.shape[0] - 1:
             raise WindowError(
                 f"{rank} components need rows [time, param] with time > {rank}, got shape {tuple(values.shape)}."
             )
+        if not bool(torch.isfinite(values).all()):
+            raise WindowError("Rows must be finite to have principal components.")
         mean = values.mean(dim=0)
-        centred = values - mean
-        gram = (centred @ centred.T).double()
+        # In float64: a Gram matrix rounded to float32 has directions of its own, which would pass for motion below.
+        centred = values.double() - mean.double()
+        gram = centred @ centred.T
         eigenvalues, eigenvectors = torch.linalg.eigh(gram)
         eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.flip(1)
         total = float(eigenvalues.clamp(min=0).sum())
@@ -56,11 +59,11 @@ class PCACoordinates(Coordinates):
         if not total > 0 or float(eigenvalues[rank - 1]) <= 1e-12 * total:
             raise WindowError(f"The rows do not vary in {rank} directions. Ask for fewer components or give more rows.")
         scaled = eigenvectors[:, :rank] / eigenvalues[:rank].sqrt()
-        basis = scaled.T.to(values.dtype) @ centred
+        basis = scaled.T @ centred
         # One more orthonormalisation: for small eigenvalues the product above is orthogonal to about 1e-3 only.
         basis = torch.linalg.qr(basis.T)[0].T
         largest = basis.abs().argmax(dim=1, keepdim=True)
-        basis = basis * basis.gather(1, largest).sign()
+        basis = (basis * basis.gather(1, largest).sign()).to(values.dtype)
         return cls(mean, basis.contiguous(), (eigenvalues[:rank] / total).to(values.dtype))
 
     @property

@@ -89,7 +89,7 @@ def attempt_jump(
         probe: the held-out loss; must not change anything.
         batches: held-out batches, gone through twice.
         policy: when to keep.
-        ledger: charged for `forecasting`, `copying`, `verifying` and `rolling back`.
+        ledger: charged for `forecasting`, `loading`, `copying`, `verifying` and `rolling back`.
         others: more state to protect, see `Transaction`.
         batch_size: samples in a training batch, to express verification in gradient evaluations; where not given only
             seconds are charged.
@@ -100,7 +100,10 @@ def attempt_jump(
     """
     layout = window.layout
     with ledger.charge("forecasting"):
-        if not torch.equal(pack(module)[0].to(window.last.device), window.last):
+        present = pack(module)[0].to(window.last.device)
+        if not bool(torch.isfinite(present).all()):
+            return Jump(window.last_step, horizon, Outcome.NOT_FINITE)
+        if not torch.equal(present, window.last):
             raise JumpError(
                 f"The window must end at the present weights; its last row, of step {window.last_step}, differs."
             )
@@ -110,11 +113,13 @@ def attempt_jump(
         finite = bool(torch.isfinite(forecast.mean).all())
     if not finite:
         return Jump(window.last_step, horizon, Outcome.NOT_FINITE)
-    if expected_error > policy.max_relative_scale * move:
+    # Written so that an expected error of NaN is not trusted either.
+    if not expected_error <= policy.max_relative_scale * move:
         return Jump(window.last_step, horizon, Outcome.UNTRUSTED)
     with Transaction(module, optimizer, ledger, others) as transaction:
         # Inside the transaction, because a loader may draw from a global random generator.
-        batches = list(batches)
+        with ledger.charge("loading"):
+            batches = list(batches)
         before = _charged_probe(module, probe, batches, ledger, batch_size)
         with ledger.charge("copying"):
             load_vector(module, forecast.mean, layout)

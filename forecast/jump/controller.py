@@ -54,6 +54,15 @@ class HorizonController:
             return None, state._replace(waiting=state.waiting - 1)
         return self.horizons[state.position], state
 
+    def nearby(self, state: ControllerState) -> tuple[int, ...]:
+        """All horizons, the proposed one first, then shorter ones, then longer ones: for forecasters that lack some."""
+        here = state.position
+        return (*self.horizons[here::-1], *self.horizons[here + 1 :])
+
+    def at(self, state: ControllerState, horizon: int) -> ControllerState:
+        """The state in which `horizon` is the one to try."""
+        return state._replace(position=self.horizons.index(horizon))
+
     def update(self, state: ControllerState, outcome: Outcome) -> ControllerState:
         """What to remember after an opportunity ended; one without a proposal changes nothing."""
         if outcome.kept:

@@ -8,7 +8,7 @@ class Outcome(enum.Enum):
 
     KEPT = "kept: the held-out loss fell by more than its noise"
     NOT_BETTER = "rejected: the held-out loss did not fall by more than its noise"
-    NOT_FINITE = "rejected: the forecast or its held-out loss was not finite"
+    NOT_FINITE = "rejected: the weights, their forecast or its held-out loss were not finite"
     UNTRUSTED = "not verified: the forecaster expects its error to dwarf the move"
     NO_HISTORY = "not proposed: too few rows since the last break in the curve"
     NO_FORECASTER = "not proposed: no fitted forecaster beats standing still at such a horizon"

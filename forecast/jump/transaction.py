@@ -108,7 +108,3 @@ class Transaction:
                     present[key] = saved
         for other, saved in zip(self._others, self._other_states, strict=True):
             other.load_state_dict(saved)
-
-
-def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, torch.Tensor) else value

@@ -70,7 +70,15 @@ def compare_losses(before: Tensor, after: Tensor, num_standard_errors: float) ->
         before: losses of the present weights, `[sample]`.
         after: losses of the proposed weights on the same samples, `[sample]`.
         num_standard_errors: k; 0 takes any fall of the mean, 1 to 2 keeps noise from being taken for progress.
+
+    Raises:
+        JumpError: if there is one loss only and k is above 0: one number has no standard error.
     """
+    if before.numel() < 2 and num_standard_errors > 0:
+        raise JumpError(
+            "One held-out loss has no standard error. Let `probe` return the loss of each sample, give more batches, "
+            "or set `num_standard_errors=0`."
+        )
     gain = before - after
     loss_before, loss_after = float(before.mean()), float(after.mean())
     if not math.isfinite(loss_after):
