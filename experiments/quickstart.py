@@ -10,7 +10,7 @@ from .options import CompareOptions, QuickstartOptions, RaceOptions, RecordOptio
 
 def run(options: QuickstartOptions) -> None:
     """Record, compare, train through the codec, race, and report, into a folder that did not exist before."""
-    out = _fresh(Path(options.out))
+    out = fresh_folder(Path(options.out))
     console = Console(stderr=True)
     folders = {name: str(out / name) for name in ("record", "compare", "codec", "race")}
 
@@ -67,7 +67,7 @@ def run(options: QuickstartOptions) -> None:
     report.run(ReportOptions(runs=tuple(folders.values()), out=str(out)))
 
 
-def _fresh(folder: Path) -> Path:
+def fresh_folder(folder: Path) -> Path:
     """The folder itself, or the first of folder-2, folder-3, ... that does not exist: nothing is overwritten."""
     number, candidate = 1, folder
     while candidate.exists():

@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,8 +279,8 @@ def test_quickstart_does_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "fitted" in printed
     assert "jump" in printed
-    quickstart.run(replace(options, steps=380))
-    assert (tmp_path / "quick-2" / "report.html").exists()
+    assert quickstart.fresh_folder(quick) == tmp_path / "quick-2"
+    assert quickstart.fresh_folder(tmp_path / "other") == tmp_path / "other"
 
 
 def test_results_say_where_they_come_from(recorded: Path) -> None:
