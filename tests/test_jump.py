@@ -39,6 +39,20 @@ class To(Forecaster):
             yield Forecast(horizon, self.target, torch.full_like(self.target, self.scale))
 
 
+class Counter:
+    """Other state that a trial may change."""
+
+    value = 3
+
+    def state_dict(self) -> dict[str, int]:
+        """The state."""
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Put it back."""
+        self.value = state["value"]
+
+
 def _setting() -> tuple[nn.Module, torch.optim.Optimizer, Window, list[tuple[Tensor, Tensor]]]:
     """A network with batch norm and dropout after two Adam steps, a window at its weights, and held-out batches."""
     torch.manual_seed(0)
@@ -154,15 +168,6 @@ def test_a_transaction_takes_back_what_was_added_to_the_optimiser() -> None:
     """New optimiser entries, changed ones and other state are put back on an exception."""
     module, optimizer, _, _ = _setting()
 
-    class Counter:
-        value = 3
-
-        def state_dict(self) -> dict[str, int]:
-            return {"value": self.value}
-
-        def load_state_dict(self, state: dict[str, int]) -> None:
-            self.value = state["value"]
-
     counter = Counter()
     before = _everything(module, optimizer)
     parameter = next(iter(module.parameters()))
@@ -232,15 +237,6 @@ def test_every_part_of_an_attempt_is_charged_its_time() -> None:
     """Slow loaders and slow probes are found in the ledger under their names, and other state is put back."""
     module, optimizer, window, batches = _setting()
     ledger = Ledger()
-
-    class Counter:
-        value = 3
-
-        def state_dict(self) -> dict[str, int]:
-            return {"value": self.value}
-
-        def load_state_dict(self, state: dict[str, int]) -> None:
-            self.value = state["value"]
 
     counter = Counter()
 
