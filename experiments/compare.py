@@ -42,8 +42,9 @@ def run(options: CompareOptions) -> None:
             )
         trajectory.verify()
         logger = make_logger(options.logger, out, "compare", asdict(options), options.wandb_mode)
-        rows = _codec_rows(trajectory, options)
+        # First what may turn out to be impossible, so that no minutes of coding are lost to it.
         skill, per_tensor = _skill_rows(trajectory, options)
+        rows = _codec_rows(trajectory, options)
         num_packets = _num_packets(trajectory, options)
         data = {
             "stream": options.stream,
@@ -125,7 +126,7 @@ def _skill_rows(trajectory: Trajectory, options: CompareOptions) -> tuple[list[d
 
     All are scored on the same cases, those that the one with the longest history can use.
     """
-    if "weights" not in trajectory.streams:
+    if "weights" not in trajectory.streams or not options.forecasters:
         return [], []
     forecasters = [make_forecaster(name) for name in options.forecasters]
     needy = [item.name for item in forecasters if item.needs_moments]
@@ -143,7 +144,7 @@ def _skill_rows(trajectory: Trajectory, options: CompareOptions) -> tuple[list[d
     if not training or not held_out:
         raise OptionError(
             f"{options.trajectory} is too short to score horizons of {max(horizons)} steps. "
-            "Record a longer run, or ask for shorter `horizons`."
+            "Record a longer run, ask for shorter `horizons`, or give no `forecasters`."
         )
     table: list[dict[str, Any]] = []
     per_tensor: list[dict[str, Any]] = []

@@ -117,7 +117,7 @@ class CompareOptions:
         predictors: the codec's front-ends; `none` is the reference they have to beat.
         nmse: errors that the codec may make, as shares of the vector's squared norm.
         packets: code at most so many rows, the last ones; null for all.
-        forecasters: the forecasters that are scored on the recorded weights.
+        forecasters: the forecasters that are scored on the recorded weights; [] for none.
         horizons: how far ahead they look, in optimiser steps.
         seed: of everything that is drawn.
         logger: where metrics go besides the result file.
@@ -148,7 +148,8 @@ class CompareOptions:
                 raise OptionError(f"`nmse` must lie between 0 and 1, got {value}.")
         if self.packets is not None:
             _at_least("packets", self.packets, 1)
-        _some("forecasters", self.forecasters)
+        if self.forecasters:
+            _some("forecasters", self.forecasters)
         _check_horizons(self.horizons)
         _at_least("seed", self.seed, 0)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,8 @@ def test_what_cannot_be_done_is_refused(recorded: Path, tmp_path: Path) -> None:
         _compare(tmp_path / "b", trajectory, forecasters=("optimizer_moments",))
     with pytest.raises(OptionError, match="too short to score horizons of 100"):
         _compare(tmp_path / "c", trajectory, horizons=(4, 100))
+    assert _compare(tmp_path / "none", trajectory, horizons=(4, 100), forecasters=())["skill"] == []
+    shutil.rmtree(tmp_path / "none")
     with pytest.raises(OptionError, match="`jump_every` must be a multiple of `every` 3, got 10"):
         _race(tmp_path / "d", every=3)
     before = (recorded / "result.json").read_bytes()
