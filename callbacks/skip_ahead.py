@@ -124,9 +124,9 @@ class SkipAhead(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         optimizer = sole_optimizer(trainer, type(self).__name__)
-        candidates = [self._forecaster] if self._online is None else self._online.forecasters.values()
-        for forecaster in candidates:
-            if forecaster is not None and forecaster.needs_moments and not has_moments(optimizer):
+        online = self._online.forecasters.values() if self._online is not None else ()
+        for forecaster in online if self._forecaster is None else (self._forecaster,):
+            if forecaster.needs_moments and not has_moments(optimizer):
                 raise UnsupportedTrainerError(
                     f"{forecaster.name!r} needs torch's Adam or AdamW with the same betas, eps and weight decay in all "
                     f"groups, got {type(optimizer).__name__}."
