@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from runs import NUM_STEPS, Away, Crash, Digits, fit, held_out, probe, weights
+from small_runs import NUM_STEPS, Away, Crash, Digits, fit, held_out, probe, weights
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 from typing_extensions import override

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
-from runs import NUM_STEPS, Crash, Digits, fit, weights
+from small_runs import NUM_STEPS, Crash, Digits, fit, weights
 from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
