@@ -102,6 +102,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, forecaster
     straight = everything(tmp_path / "a", policy=policy, forecasters=forecasters)
     # Without dropout: Lightning's checkpoints do not hold the global random generators.
     expected = fit(list(straight.values()), Digits(dropout=0.0))
+    kept = [jump.step for jump in straight["skip_ahead"].jumps if jump.outcome.kept]
+    assert kept[0] < 41 < kept[-1]
     # Between the checkpoint at step 41 and the next fit at 50, what was learned before must still be there.
     assert any(jump.outcome.proposed and 41 < jump.step < 50 for jump in straight["skip_ahead"].jumps)
 
