@@ -2,9 +2,10 @@
 
 import abc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -63,7 +64,8 @@ class Forecaster(abc.ABC):
             horizons: optimiser steps ahead, each at least 1.
 
         Returns:
-            One `Forecast` a horizon, in the order asked.
+            One `Forecast` a horizon, in the order asked. A coordinate that is NaN or infinite in one of the rows used
+            is held at its last value with an infinite scale, and has no effect on any other.
 
         Raises:
             WindowError: if the window is of another stream, too short, or lacks the moments; or a horizon is below 1.
@@ -80,7 +82,11 @@ class Forecaster(abc.ABC):
                 raise WindowError(f"Horizons must be at least 1, got {horizon}.")
         if not self.fitted:
             raise NotFittedError(f"{self.name!r} has not been fitted. Call `fit_forecaster` first, or load it.")
-        return self._forecast(window.tail(self.history), horizons)
+        window = window.tail(self.history)
+        broken = _not_finite(window)
+        if broken is None:
+            return self._forecast(window, horizons)
+        return _held(self._forecast(_without(window, broken), horizons), window.last, broken)
 
     @property
     def fitted(self) -> bool:
@@ -90,6 +96,34 @@ class Forecaster(abc.ABC):
     @abc.abstractmethod
     def _forecast(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
         """The method itself; the window has exactly `history` rows and everything has been checked."""
+
+
+def _not_finite(window: Window) -> Tensor | None:
+    """Which coordinates are NaN or infinite in some row or moment, `[param]`, bool; `None` where none is."""
+    parts = [*window.values] if window.moments is None else [*window.values, *window.moments.vectors]
+    # One sum a row costs a tenth of a mask. It may overflow where all is well; the mask then tells.
+    if all(bool(torch.isfinite(part.sum())) for part in parts):
+        return None
+    broken = torch.zeros_like(window.last, dtype=torch.bool)
+    for part in parts:
+        broken |= ~torch.isfinite(part)
+    return broken if bool(broken.any()) else None
+
+
+def _without(window: Window, broken: Tensor) -> Window:
+    """The window with some coordinates standing still at zero."""
+    moments = window.moments
+    if moments is not None:
+        first, second = (part.masked_fill(broken, 0.0) for part in moments.vectors)
+        moments = replace(moments, exp_avg=first, exp_avg_sq=second)
+    return replace(window, values=window.values.masked_fill(broken, 0.0), moments=moments)
+
+
+def _held(forecasts: Iterator[Forecast], last: Tensor, broken: Tensor) -> Iterator[Forecast]:
+    """The forecasts with some coordinates held, at an infinite scale."""
+    for forecast in forecasts:
+        mean = torch.where(broken, last, forecast.mean)
+        yield Forecast(forecast.horizon, mean, forecast.scale.masked_fill(broken, float("inf")))
 
 
 class LearnedForecaster(Forecaster):

@@ -45,6 +45,11 @@ class Moments:
         if self.num_updates < 1:
             raise WindowError(f"`num_updates` must be at least 1, got {self.num_updates}.")
 
+    @property
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Both moments, `[param]` each."""
+        return self.exp_avg, self.exp_avg_sq
+
 
 def keeps_moments(optimizer: torch.optim.Optimizer) -> bool:
     """Whether `raw_moments` understands this optimiser: torch's Adam and AdamW without `amsgrad` or `maximize`."""

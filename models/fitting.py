@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..forecast import Forecaster, LearnedForecaster
+from ..forecast import Forecaster, Layout, LearnedForecaster
 from ..forecast.cases import Case
 from .errors import FittingError, ModelError
 from .motion import random_walk
@@ -80,11 +80,10 @@ class FitResult(NamedTuple):
 class Examples:
     """Checked cases, with windows cut to the history that is needed, and how to use them.
 
-    The newest quarter validates, because forecasts are made for what comes after the data: a random split would test
-    interpolation between overlapping windows.
-
     Attributes:
-        cases: oldest first, all of one layout and with the same horizons; windows of exactly the forecaster's history.
+        cases: those that train, then those that validate; windows of exactly the forecaster's history. All have the
+            same horizons. They may come from several runs of networks of different layouts, where the forecaster can
+            use that (`layout` says so where it cannot).
         horizons: ascending.
         num_training: how many of the first cases train; the others validate.
         weights: one over the sum of squared motion (`random_walk`) of each case's window, `[case]`, float64; 0 where
@@ -97,8 +96,15 @@ class Examples:
     weights: Tensor
 
     @classmethod
-    def of(cls, cases: Sequence[Case], forecaster: Forecaster) -> "Examples":
+    def of(cls, cases: Sequence[Case], forecaster: Forecaster, validation: Sequence[Case] | None = None) -> "Examples":
         """Check cases for `forecaster`.
+
+        Args:
+            cases: of one run, oldest first; or of many runs, with `validation`.
+            forecaster: what they are for.
+            validation: cases of other runs to choose by. Without it the newest quarter of `cases` validates, because
+                forecasts are made for what comes after the data: a random split would test interpolation between
+                overlapping windows.
 
         Raises:
             FittingError: if there are too few, they do not fit the forecaster or each other, hold values that are not
@@ -106,13 +112,14 @@ class Examples:
         """
         if len(cases) < MIN_CASES:
             raise FittingError(f"Fitting needs at least {MIN_CASES} cases, got {len(cases)}. Record more rows.")
+        if validation is not None and not validation:
+            raise FittingError("There is no validation case. Keep some runs apart, or let a part of each run validate.")
         horizons = tuple(sorted(cases[0].targets))
-        layout = cases[0].window.layout
         if not horizons:
             raise FittingError("The cases have no targets.")
         checked: list[Case] = []
         energies: list[float] = []
-        for index, case in enumerate(cases):
+        for index, case in enumerate((*cases, *(validation or ()))):
             window = case.window
             if window.stream != forecaster.stream:
                 raise FittingError(f"Case {index} is of {window.stream!r}, expected {forecaster.stream!r}.")
@@ -120,20 +127,47 @@ class Examples:
                 raise FittingError(f"Case {index} has {len(window)} rows, {forecaster.history} are needed.")
             if tuple(sorted(case.targets)) != horizons:
                 raise FittingError(f"Case {index} has horizons {sorted(case.targets)}, the first has {list(horizons)}.")
-            if window.layout.digest != layout.digest:
-                raise FittingError(f"Case {index} has another layout than the first.")
             window = window.tail(forecaster.history)
             if not all(bool(torch.isfinite(part).all()) for part in (window.values, *case.targets.values())):
                 raise FittingError(f"Case {index}, at step {window.last_step}, holds values that are not finite.")
             checked.append(Case(window, case.targets))
             energies.append(float(random_walk(window).double().square().sum()))
         energy = torch.tensor(energies, dtype=torch.float64)
-        num_training = len(cases) - max(1, round(len(cases) * VALIDATION_SHARE))
+        kept_apart = max(1, round(len(cases) * VALIDATION_SHARE)) if validation is None else len(validation)
+        num_training = len(checked) - kept_apart
         for part, name in ((energy[:num_training], "training"), (energy[num_training:], "validation")):
             if not bool((part > 0).any()):
                 raise FittingError(f"Nothing moves in any of the {len(part)} {name} cases.")
         weights = torch.where(energy > 0, 1 / energy, 0.0)
         return cls(tuple(checked), horizons, num_training, weights)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of all cases.
+
+        Raises:
+            FittingError: if they have more than one; asked for by forecasters that are bound to one network.
+        """
+        layout = self.cases[0].window.layout
+        for index, case in enumerate(self.cases):
+            if case.window.layout.digest != layout.digest:
+                raise FittingError(
+                    f"Case {index} has another layout than the first. A forecaster that is bound to one network is "
+                    "fitted to runs of that network only."
+                )
+        return layout
+
+    @property
+    def spacing(self) -> int:
+        """Optimiser steps between neighbouring rows, the same in all cases.
+
+        Raises:
+            FittingError: if it is not; asked for by forecasters that know no other spacing than they were fitted to.
+        """
+        spacings = {gap for case in self.cases for gap in case.window.steps.diff().tolist()}
+        if len(spacings) != 1:
+            raise FittingError(f"All rows must be equally far apart, got spacings {sorted(spacings)}.")
+        return spacings.pop()
 
     @property
     def training(self) -> slice:
@@ -162,19 +196,25 @@ class FittableForecaster(LearnedForecaster):
 
 
 def fit_forecaster(
-    forecaster: Forecaster, cases: Sequence[Case], budget: Budget, generator: torch.Generator
+    forecaster: Forecaster,
+    cases: Sequence[Case],
+    budget: Budget,
+    generator: torch.Generator,
+    validation: Sequence[Case] | None = None,
 ) -> FitReport:
     """Fit a learned forecaster to cases with known answers.
 
-    The newest quarter of the cases validates: it chooses the ridge of `learned_linear` and where the training of
-    `neural_ode` stops, and tells how large the errors are. A forecaster that was fitted before goes on from there where
-    that means anything (`neural_ode`), and is solved anew otherwise.
+    Validation cases choose the ridge of `learned_linear` and where the training of a network stops, and tell how large
+    the errors are. A forecaster that is trained by gradients and was fitted before goes on from there; one that is
+    solved in closed form is solved anew.
 
     Args:
         forecaster: a learned one, e.g. `make_forecaster("learned_linear")`. Changed in place; untouched on failure.
-        cases: at least 4, oldest first, of the forecaster's stream, all with the same layout and horizons.
+        cases: at least 4, of the forecaster's stream, all with the same horizons: of one run, oldest first; or of many
+            runs, if `validation` is given.
         budget: when to stop.
         generator: the only source of randomness.
+        validation: cases of other runs; without them the newest quarter of `cases` validates.
 
     Returns:
         What was done, what it cost, and the errors relative to persistence.
@@ -202,7 +242,7 @@ def fit_forecaster(
     wall, cpu = time.perf_counter(), time.process_time()
     # Callbacks may run under `no_grad` or inference mode; gradients are needed here all the same.
     with torch.inference_mode(False), torch.enable_grad():
-        result = forecaster.fit_to(Examples.of(cases, forecaster), budget, generator)
+        result = forecaster.fit_to(Examples.of(cases, forecaster, validation), budget, generator)
     return FitReport(
         result.iterations,
         time.perf_counter() - wall,

@@ -139,7 +139,7 @@ class NeuralODE(FittableForecaster):
     @override
     def fit_to(self, examples: Examples, budget: Budget, generator: torch.Generator) -> FitResult:
         deadline = None if budget.seconds is None else time.perf_counter() + budget.seconds
-        layout = examples.cases[0].window.layout
+        layout = examples.layout
         before = self._learned
         if before is not None and before.layout_digest != layout.digest:
             before = None  # another network: nothing to go on from

@@ -10,10 +10,6 @@ from torch import Tensor, nn
 from .errors import FittingError
 from .fitting import Stopped
 
-LEARNING_RATE = 1e-2
-CHECK_EVERY = 5  # iterations between looks at the validation cases
-PATIENCE = 50  # iterations without a better validation error after which training stops
-
 
 def train(
     module: nn.Module,
@@ -21,15 +17,22 @@ def train(
     validation_error: Callable[[], Tensor],
     num_iterations: int,
     deadline: float | None,
+    *,
+    learning_rate: float = 1e-2,
+    check_every: int = 5,
+    patience: int = 10,
 ) -> tuple[int, float, Stopped]:
     """Train with Adam, and leave `module` with the parameters of the least validation error, frozen.
 
     Args:
         module: what to train.
-        training_error: the error to reduce, with gradients, 0-d.
+        training_error: the error to reduce, with gradients, 0-d; it may be that of another batch at every call.
         validation_error: the error to choose by, 0-d.
         num_iterations: at most.
         deadline: reading of `time.perf_counter` after which to stop; `None` for no such limit.
+        learning_rate: of Adam.
+        check_every: iterations between looks at the validation error.
+        patience: looks without a better validation error after which training stops.
 
     Returns:
         Iterations made, the least validation error, and why it ended.
@@ -37,7 +40,7 @@ def train(
     Raises:
         FittingError: if an error is not finite.
     """
-    optimizer = torch.optim.Adam(module.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate)
     best, best_iteration, kept = _value(validation_error, 0), 0, _copy(module)
     stopped: Stopped = "iterations"
     iteration = 0
@@ -47,7 +50,7 @@ def train(
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         late = deadline is not None and time.perf_counter() >= deadline
-        if not (late or iteration == num_iterations or iteration % CHECK_EVERY == 0):
+        if not (late or iteration == num_iterations or iteration % check_every == 0):
             continue
         value = _value(validation_error, iteration)
         if value < best:
@@ -55,7 +58,7 @@ def train(
         if late:
             stopped = "seconds"
             break
-        if iteration - best_iteration >= PATIENCE:
+        if iteration - best_iteration >= patience * check_every:
             stopped = "converged"
             break
     module.load_state_dict(kept)

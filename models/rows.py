@@ -1,0 +1,73 @@
+"""Inner products and linear combinations of a window's rows, made in pieces that stay in the cache.
+
+Most forecasters are of the form mean = last + sum_i c_i (row_i - last). Here are the two passes over memory that they
+need: the inner products from which coefficients are made, and the combination itself. Neither makes a copy of the
+window; a third array of its size would be the largest thing in memory (10 M parameters, 5 rows: 200 MB).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..forecast import Layout, Window
+from .motion import working_dtype
+
+CHUNK = 1 << 16  # coordinates worked on at once; a few rows of them fit into a core's second-level cache
+
+
+def chunks(layout: Layout) -> Iterator[tuple[int, slice]]:
+    """Stretches of at most `CHUNK` coordinates that lie within one tensor, with the tensor's position in the layout."""
+    for index, spec in enumerate(layout):
+        end = spec.offset + spec.numel
+        for begin in range(spec.offset, end, CHUNK):
+            yield index, slice(begin, min(begin + CHUNK, end))
+
+
+def deviations_in(window: Window, span: slice) -> Tensor:
+    """All rows but the newest, relative to the newest, `[time - 1, coordinate]`, of a stretch of the coordinates.
+
+    They are exactly zero where nothing moves, and large values do not cancel.
+    """
+    rows = window.values[:, span]
+    rows = rows.to(working_dtype(rows.dtype))
+    return rows[:-1] - rows[-1]
+
+
+def gram(window: Window) -> Tensor:
+    """Inner products of the rows' deviations from the newest, for each tensor, `[tensor, time - 1, time - 1]`, float64.
+
+    It is all that a forecaster that treats the coordinates of a tensor alike can know about them: it does not change
+    when they are permuted, or rotated.
+    """
+    size = len(window) - 1
+    result = torch.zeros(len(window.layout), size, size, dtype=torch.float64)
+    for index, span in chunks(window.layout):
+        rows = deviations_in(window, span).double()
+        result[index] += (rows @ rows.T).cpu()
+    return result
+
+
+def combine(window: Window, coefficients: Tensor) -> Tensor:
+    """last + sum_i c_i (row_i - last), `[param]`, in the window's type.
+
+    Args:
+        window: its rows.
+        coefficients: c, `[time - 1]`, or `[tensor, time - 1]` where each tensor has its own; oldest row first.
+    """
+    dtype = working_dtype(window.values.dtype)
+    weights = coefficients.to(device=window.values.device, dtype=dtype)
+    weights = weights.expand(len(window.layout), -1) if weights.ndim == 1 else weights
+    result = torch.empty_like(window.last)
+    for index, span in chunks(window.layout):
+        rows = deviations_in(window, span)
+        result[span] = torch.addmv(window.values[-1, span].to(dtype), rows.T, weights[index])
+    return result
+
+
+def scaled_by_tensor(values: Tensor, factors: Tensor, layout: Layout) -> Tensor:
+    """`values` `[param]` times `factors` `[tensor]`, each tensor's coordinates by its own."""
+    result = torch.empty_like(values)
+    for index, spec in enumerate(layout):
+        torch.mul(values[spec.span], factors[index].to(values), out=result[spec.span])
+    return result
