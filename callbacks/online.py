@@ -194,7 +194,15 @@ class OnlineForecaster(pl.Callback):
         cut = last - (last - first) // 3
         moments = forecaster.needs_moments
         training = (
-            cases(trajectory, "weights", forecaster.history, self.horizons, first_step=first, last_step=cut)
+            cases(
+                trajectory,
+                "weights",
+                forecaster.history,
+                self.horizons,
+                first_step=first,
+                last_step=cut,
+                with_moments=moments,
+            )
             if isinstance(forecaster, LearnedForecaster)
             else []
         )

@@ -139,7 +139,7 @@ def _skill_rows(trajectory: Trajectory, options: CompareOptions) -> tuple[list[d
     cut = int(weights.steps[0] + TRAINING_SHARE * (weights.steps[-1] - weights.steps[0]))
     history = max(item.history for item in forecasters)
     horizons = options.horizons
-    training = cases(trajectory, "weights", history, horizons, last_step=cut)
+    training = cases(trajectory, "weights", history, horizons, last_step=cut, with_moments=bool(needy))
     held_out = cases(trajectory, "weights", history, horizons, first_step=cut + 1, with_moments=bool(needy))
     if not training or not held_out:
         raise OptionError(

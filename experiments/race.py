@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from ..callbacks import OnlineForecaster, SkipAhead, TrajectoryRecorder
 from ..forecast import Ledger
-from ..models import learned_names
+from ..models import make_forecaster
 from ..models.threads import one_thread
 from .classifier import evaluate, probe
 from .errors import OptionError
@@ -194,7 +194,7 @@ _LEDGERED = (TrajectoryRecorder, OnlineForecaster, SkipAhead)
 def _helpers(options: RaceOptions, task: TaskData, folder: Path) -> tuple[list[pl.Callback], SkipAhead]:
     """The callbacks of the arm that jumps."""
     helpers: list[pl.Callback] = [TrajectoryRecorder(folder, options.every)]
-    learned = options.forecaster in learned_names()
+    learned = not make_forecaster(options.forecaster).fitted
     if learned:
         horizons = [horizon for horizon in options.horizons if horizon % options.every == 0]
         # No limit on its share, so that a race can be run again; what fitting costs is charged in any case.

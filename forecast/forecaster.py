@@ -49,7 +49,7 @@ class Forecaster(abc.ABC):
 
     name: ClassVar[str]
     order: ClassVar[int | None] = None
-    needs_moments: ClassVar[bool] = False
+    needs_moments: bool = False
     history: int = 1
 
     def __init__(self, stream: str = "weights") -> None:

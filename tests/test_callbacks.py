@@ -240,6 +240,15 @@ def test_forecasters_from_moments_can_jump(tmp_path: Path) -> None:
         fit([TrajectoryRecorder(tmp_path / "s", 4), OnlineForecaster(horizons=(4,)), skip_ahead], Digits("sgd"))
 
 
+def test_a_blend_of_moments_is_trained_during_the_run(tmp_path: Path) -> None:
+    """A wrapper around a forecaster that needs moments is given them for fitting, too."""
+    blend = make_forecaster("blended", members=["optimizer_moments", "linear"])
+    online = OnlineForecaster((blend,), (2,), every=30, share=None)
+    fit([TrajectoryRecorder(tmp_path / "t", 2, ("weights", "exp_avg", "exp_avg_sq")), online])
+    assert online.forecasters["blended"].fitted
+    assert {item.step for item in online.scores} == {60}  # at 30 there are too few rows to score with
+
+
 class Seen(pl.Callback):
     """Keeps the gradients as the backward pass left them and as the optimiser is given them."""
 

@@ -1,6 +1,8 @@
 """What every forecaster must do; a new one is covered as soon as it has a name."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,9 @@ SPACING = 2
 every_forecaster = pytest.mark.parametrize("name", forecaster_names())
 
 
+@cache
 def ready(name: str) -> ClosedForm | FittableForecaster:
+    """One for all tests: a forecaster keeps nothing between forecasts, which is a part of the contract."""
     return fitted(make_forecaster(name), LAYOUT, SPACING)
 
 
@@ -120,6 +124,31 @@ def test_what_stands_still_is_forecast_to_stand_still(name: str) -> None:
 
 
 @every_forecaster
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_coordinates_that_are_not_finite_are_held(name: str, bad: float) -> None:
+    """They keep their last value at an infinite scale; all others are forecast as if those stood still at zero."""
+    forecaster = ready(name)
+    window = moving_window(forecaster)
+    broken = torch.tensor([1, 20])
+    values, still = window.values.clone(), window.values.clone()
+    values[-1, broken[0]] = bad
+    values[-2, broken[1]] = -bad
+    still[:, broken] = 0.0
+    moments, calm = window.moments, window.moments
+    if moments is not None and calm is not None:
+        moments = replace(moments, exp_avg=moments.exp_avg.index_fill(0, broken, bad))
+        calm = replace(calm, exp_avg=calm.exp_avg.index_fill(0, broken, 0.0))
+        calm = replace(calm, exp_avg_sq=calm.exp_avg_sq.index_fill(0, broken, 0.0))
+    others = torch.ones(LAYOUT.size, dtype=torch.bool).index_fill(0, broken, False)
+    given, quiet = replace(window, values=values, moments=moments), replace(window, values=still, moments=calm)
+    for found, expected in zip(forecaster.forecast(given, [2, 6]), forecaster.forecast(quiet, [2, 6]), strict=True):
+        torch.testing.assert_close(found.mean[broken], values[-1, broken], rtol=0, atol=0, equal_nan=True)
+        assert bool(torch.isinf(found.scale[broken]).all())
+        assert torch.equal(found.mean[others], expected.mean[others])
+        assert torch.equal(found.scale[others], expected.scale[others])
+
+
+@every_forecaster
 def test_forecasts_follow_the_unit_of_the_values(name: str) -> None:
     """Values multiplied by a power of two give means and scales multiplied by it, also where squares would overflow."""
     forecaster = ready(name)
@@ -149,9 +178,9 @@ def test_forecasts_are_made_one_by_one(name: str, monkeypatch: pytest.MonkeyPatc
     assert isinstance(forecasts, Iterator)
     assert made == []
     next(forecasts)
-    assert made == [1]
+    assert set(made) == {1}  # wrappers make those of their members as well
     next(forecasts)
-    assert made == [1, 2]
+    assert set(made) == {1, 2}
 
 
 @every_forecaster
@@ -214,7 +243,7 @@ def test_missing_moments_are_refused(name: str) -> None:
 def test_grad_mode_and_random_state_are_left_as_found(name: str) -> None:
     """Making, fitting and forecasting draw nothing from the global generator and leave grad mode alone."""
     state = torch.random.get_rng_state()
-    forecaster = ready(name)
+    forecaster = fitted(make_forecaster(name), LAYOUT, SPACING)
     for _ in forecaster.forecast(moving_window(forecaster), [1, 2]):
         assert torch.is_grad_enabled()
     assert torch.equal(torch.random.get_rng_state(), state)
