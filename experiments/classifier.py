@@ -25,7 +25,7 @@ class Classifier(LightningModule):
     Logs `train/loss` at every optimiser step.
 
     Args:
-        network: images `[batch, channel, height, width]` to logits `[batch, class]`.
+        network: inputs as in `Split` to logits `[batch, class]`.
         optimizer: `adam`, `adamw` or `sgd`.
         learning_rate: before the schedule.
         schedule: `constant`, `linear` or `cosine`, per optimiser step.
@@ -48,13 +48,13 @@ class Classifier(LightningModule):
         self.num_steps = num_steps
 
     @override
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs)
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels = batch
-        loss = functional.cross_entropy(self.network(images), labels)
+        inputs, labels = batch
+        loss = functional.cross_entropy(self.network(inputs), labels)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
@@ -89,11 +89,11 @@ def probe(module: nn.Module, batch: Batch) -> Tensor:
 
     Args:
         module: a `Classifier` or a bare network.
-        batch: images and labels, on the module's device.
+        batch: inputs and labels, on the module's device.
     """
-    images, labels = batch
+    inputs, labels = batch
     with evaluating(module):
-        return functional.cross_entropy(module(images), labels, reduction="none")
+        return functional.cross_entropy(module(inputs), labels, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def _evaluate_batches(module: nn.Module, batches: Iterable[Batch], num_samples: 
     device = next(module.parameters()).device
     loss, hits = 0.0, 0
     with evaluating(module):
-        for images, labels in batches:
-            logits, labels = module(images.to(device)), labels.to(device)
+        for inputs, labels in batches:
+            logits, labels = module(inputs.to(device)), labels.to(device)
             loss += float(functional.cross_entropy(logits, labels, reduction="sum").double())
             hits += int((logits.argmax(1) == labels).sum())
     return Evaluation(loss / num_samples, hits / num_samples)

@@ -23,7 +23,16 @@ from jsonargparse import (
 from typing_extensions import override
 
 from .errors import ExperimentError, OptionError
-from .options import CompareOptions, Options, QuickstartOptions, RaceOptions, RecordOptions, ReportOptions
+from .fit_options import FitOptions, ScoreOptions
+from .options import (
+    CompareOptions,
+    CorpusOptions,
+    Options,
+    QuickstartOptions,
+    RaceOptions,
+    RecordOptions,
+    ReportOptions,
+)
 
 PROGRAM = "deadreckon"
 DEBUG_VARIABLE = "DEADRECKON_DEBUG"
@@ -41,13 +50,16 @@ class Command:
     """A subcommand: its options, and the module beside this one whose `run(options)` does the work."""
 
     name: str
-    options: type[Options]
+    options: type[Options] | type[FitOptions] | type[ScoreOptions]
     module: str
 
 
 COMMANDS = (
     Command("quickstart", QuickstartOptions, "quickstart"),
     Command("record", RecordOptions, "record"),
+    Command("corpus", CorpusOptions, "corpus"),
+    Command("fit", FitOptions, "fit"),
+    Command("score", ScoreOptions, "score"),
     Command("compare", CompareOptions, "compare"),
     Command("race", RaceOptions, "race"),
     Command("report", ReportOptions, "report"),
@@ -119,7 +131,7 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[Command, Options]:
+def parse(argv: Sequence[str] | None = None) -> tuple[Command, Options | FitOptions | ScoreOptions]:
     """What a command line asks for.
 
     Raises:

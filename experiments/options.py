@@ -1,42 +1,20 @@
 """The options of every subcommand; their docstrings are the command's help. Nothing heavy is imported here."""
 
-import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from .errors import OptionError
+from .option_checks import require_above, require_at_least, require_folder, require_horizons, require_some
 
-TaskName = Literal["digits", "fashion_mnist"]
-NetworkName = Literal["mlp", "conv"]
+TaskName = Literal["digits", "fashion_mnist", "teacher", "shakespeare"]
+NetworkName = Literal["mlp", "conv", "mlp_norm", "conv_norm", "transformer"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 StreamName = Literal["weights", "gradients", "updates", "exp_avg", "exp_avg_sq"]
 LoggerName = Literal["wandb", "csv", "none"]
 WandbMode = Literal["offline", "online"]
 TargetMetric = Literal["accuracy", "loss"]
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise OptionError(f"`{name}` must be at least {least}, got {value}.")
-
-
-def _above(name: str, value: float, limit: float) -> None:
-    if not (math.isfinite(value) and value > limit):
-        raise OptionError(f"`{name}` must be above {limit}, got {value}.")
-
-
-def _some(name: str, values: Collection[object]) -> None:
-    if not values:
-        raise OptionError(f"`{name}` must name at least one.")
-    if len(set(values)) != len(values):
-        raise OptionError(f"`{name}` must not repeat itself, got {', '.join(map(str, values))}.")
-
-
-def _folder(name: str, value: str) -> None:
-    if not value:
-        raise OptionError(f"`{name}` must name a folder, got nothing.")
+MAX_CORPUS_RUNS = 1000  # of one task; their seeds are 1000 times the corpus' own and counted on from there
 
 
 @dataclass(frozen=True)
@@ -46,6 +24,7 @@ class RecordOptions:
     Args:
         task: what to learn.
         network: what learns it.
+        width: what the network's hidden widths are multiplied by.
         data: a folder with the task's files; without it they are looked for, and fetched if need be.
         out: where everything is written.
         steps: optimiser steps.
@@ -70,6 +49,7 @@ class RecordOptions:
 
     task: TaskName = "digits"
     network: NetworkName = "mlp"
+    width: float = 1.0
     data: str | None = None
     out: str = "runs/record"
     steps: int = 600
@@ -92,18 +72,81 @@ class RecordOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        _folder("out", self.out)
+        require_folder("out", self.out)
         for name in ("steps", "batch_size", "every", "gradient_every"):
-            _at_least(name, getattr(self, name), 1)
-        _above("learning_rate", self.learning_rate, 0)
-        _at_least("seed", self.seed, 0)
-        _some("streams", self.streams)
-        _check_horizons(self.horizons)
-        _at_least("fit_every", self.fit_every, 1)
+            require_at_least(name, getattr(self, name), 1)
+        require_above("learning_rate", self.learning_rate, 0)
+        require_above("width", self.width, 0)
+        require_at_least("seed", self.seed, 0)
+        require_some("streams", self.streams)
+        require_horizons(self.horizons)
+        require_at_least("fit_every", self.fit_every, 1)
         if self.fit_share is not None and not 0 < self.fit_share <= 1:
             raise OptionError(f"`fit_share` must be above 0 and at most 1, or null, got {self.fit_share}.")
         if not 0 < self.nmse < 1:
             raise OptionError(f"`nmse` must lie between 0 and 1, got {self.nmse}.")
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """Train and record a corpus of small runs in parallel processes, to fit and score forecasters on.
+
+    Every run takes one value of each list. Each list is dealt like a deck of cards, shuffled anew when it is used up,
+    so that its values come equally often; with more runs, those of fewer come first. A second call goes on with what
+    is missing.
+
+    Args:
+        tasks: what to learn.
+        networks: what learns it; of those that fit a task.
+        widths: what the networks' hidden widths are multiplied by.
+        optimizers: the rules that turn gradients into steps.
+        learning_rates: before the schedule, for adam and adamw; sgd takes ten times as much.
+        schedules: how the learning rate changes over a run; linear and cosine end at zero.
+        batch_sizes: samples in a batch.
+        runs: runs of each task.
+        seed: of the choice; the runs themselves have seeds from 1000 times it on.
+        steps: optimiser steps of each run.
+        every: optimiser steps between recorded rows of weights.
+        workers: processes, each with one thread; null for as many as there are cores for this one.
+        data: a folder with the tasks' files; without it they are looked for, and fetched if need be.
+        out: where everything is written, each run in a folder of its own.
+        progress: whether to show a progress bar.
+    """
+
+    tasks: tuple[TaskName, ...] = ("digits", "teacher")
+    networks: tuple[NetworkName, ...] = ("mlp", "conv", "mlp_norm", "conv_norm", "transformer")
+    widths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    optimizers: tuple[OptimizerName, ...] = ("adam", "adamw", "sgd")
+    learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01)
+    schedules: tuple[ScheduleName, ...] = ("constant", "linear", "cosine")
+    batch_sizes: tuple[int, ...] = (32, 64, 128)
+    runs: int = 12
+    seed: int = 0
+    steps: int = 1000
+    every: int = 10
+    workers: int | None = None
+    data: str | None = None
+    out: str = "runs/corpus"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "networks", "widths", "optimizers", "learning_rates", "schedules", "batch_sizes"):
+            require_some(name, getattr(self, name))
+        for name in ("widths", "learning_rates"):
+            for value in getattr(self, name):
+                require_above(name, value, 0)
+        for size in self.batch_sizes:
+            require_at_least("batch_sizes", size, 1)
+        for name in ("runs", "steps", "every"):
+            require_at_least(name, getattr(self, name), 1)
+        if self.runs > MAX_CORPUS_RUNS:
+            raise OptionError(f"`runs` must be at most {MAX_CORPUS_RUNS}, got {self.runs}.")
+        require_at_least("seed", self.seed, 0)
+        if self.every > self.steps:
+            raise OptionError(f"`every` must be at most `steps` {self.steps}, got {self.every}.")
+        if self.workers is not None:
+            require_at_least("workers", self.workers, 1)
+        require_folder("out", self.out)
 
 
 @dataclass(frozen=True)
@@ -139,19 +182,19 @@ class CompareOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        _folder("trajectory", self.trajectory)
-        _folder("out", self.out)
-        _some("predictors", self.predictors)
-        _some("nmse", self.nmse)
+        require_folder("trajectory", self.trajectory)
+        require_folder("out", self.out)
+        require_some("predictors", self.predictors)
+        require_some("nmse", self.nmse)
         for value in self.nmse:
             if not 0 < value < 1:
                 raise OptionError(f"`nmse` must lie between 0 and 1, got {value}.")
         if self.packets is not None:
-            _at_least("packets", self.packets, 1)
+            require_at_least("packets", self.packets, 1)
         if self.forecasters:
-            _some("forecasters", self.forecasters)
-        _check_horizons(self.horizons)
-        _at_least("seed", self.seed, 0)
+            require_some("forecasters", self.forecasters)
+        require_horizons(self.horizons)
+        require_at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -161,6 +204,7 @@ class RaceOptions:
     Args:
         task: what to learn.
         network: what learns it.
+        width: what the network's hidden widths are multiplied by.
         data: a folder with the task's files; without it they are looked for, and fetched if need be.
         out: where everything is written.
         seeds: one pair of runs for each.
@@ -183,6 +227,7 @@ class RaceOptions:
 
     task: TaskName = "digits"
     network: NetworkName = "mlp"
+    width: float = 1.0
     data: str | None = None
     out: str = "runs/race"
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -203,17 +248,18 @@ class RaceOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        _folder("out", self.out)
-        _some("seeds", self.seeds)
+        require_folder("out", self.out)
+        require_some("seeds", self.seeds)
         for seed in self.seeds:
-            _at_least("seeds", seed, 0)
+            require_at_least("seeds", seed, 0)
         for name in ("steps", "batch_size", "eval_every", "every", "jump_every"):
-            _at_least(name, getattr(self, name), 1)
-        _above("learning_rate", self.learning_rate, 0)
-        _above("target", self.target, 0)
+            require_at_least(name, getattr(self, name), 1)
+        require_above("learning_rate", self.learning_rate, 0)
+        require_above("width", self.width, 0)
+        require_above("target", self.target, 0)
         if self.target_metric == "accuracy" and self.target > 1:
             raise OptionError(f"`target` must be a share of at most 1 for accuracy, got {self.target}.")
-        _check_horizons(self.horizons)
+        require_horizons(self.horizons)
 
 
 @dataclass(frozen=True)
@@ -221,7 +267,7 @@ class ReportOptions:
     """Make one self-contained page out of recorded results.
 
     Args:
-        runs: folders of `record`, `compare` and `race`, each with a result.json.
+        runs: folders that `record`, `corpus`, `fit`, `score`, `compare` and `race` wrote, each with a result.json.
         out: where report.html and its figures are written.
     """
 
@@ -229,10 +275,10 @@ class ReportOptions:
     out: str = "runs/report"
 
     def __post_init__(self) -> None:
-        _some("runs", self.runs)
+        require_some("runs", self.runs)
         for run in self.runs:
-            _folder("runs", run)
-        _folder("out", self.out)
+            require_folder("runs", run)
+        require_folder("out", self.out)
 
 
 @dataclass(frozen=True)
@@ -262,18 +308,12 @@ class QuickstartOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        _folder("out", self.out)
-        _at_least("seed", self.seed, 0)
-        _at_least("steps", self.steps, 1)
-        _at_least("race_steps", self.race_steps, 1)
-        _some("forecasters", self.forecasters)
-        _some("predictors", self.predictors)
+        require_folder("out", self.out)
+        require_at_least("seed", self.seed, 0)
+        require_at_least("steps", self.steps, 1)
+        require_at_least("race_steps", self.race_steps, 1)
+        require_some("forecasters", self.forecasters)
+        require_some("predictors", self.predictors)
 
 
-Options = RecordOptions | CompareOptions | RaceOptions | ReportOptions | QuickstartOptions
-
-
-def _check_horizons(horizons: Collection[int]) -> None:
-    _some("horizons", horizons)
-    for horizon in horizons:
-        _at_least("horizons", horizon, 1)
+Options = RecordOptions | CorpusOptions | CompareOptions | RaceOptions | ReportOptions | QuickstartOptions

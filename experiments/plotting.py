@@ -63,6 +63,20 @@ def canvas(
         yield figure, [row[0] for row in axes]
 
 
+@contextmanager
+def columns_canvas(height: float, num_panels: int) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure with panels side by side that share their vertical axis, in our style.
+
+    Args:
+        height: in inches.
+        num_panels: how many.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots(1, num_panels, squeeze=False, sharey=True)
+        yield figure, list(axes[0])
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG and SVG.
 

@@ -1,6 +1,6 @@
 """A progress display for loops and for training."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
@@ -17,13 +17,18 @@ def _bar() -> Progress:
     return Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
 
 
-def tracked(items: Sequence[_Item], what: str, show: bool) -> Iterator[_Item]:
-    """The items, with a bar on standard error that says how many of them are done."""
+def tracked(items: Iterable[_Item], what: str, show: bool, total: int | None = None) -> Iterator[_Item]:
+    """The items, with a bar on standard error that says how many of them are done.
+
+    An item counts as done when the next one is asked for. Where items have no length, `total` says how many come.
+    """
     if not show:
         yield from items
         return
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     with _bar() as progress:
-        task = progress.add_task(what, total=len(items), note="")
+        task = progress.add_task(what, total=total, note="")
         for item in items:
             yield item
             progress.advance(task)

@@ -164,7 +164,14 @@ def _total_seconds(arms: list[dict[str, Any]]) -> float:
 def _arm(options: RaceOptions, task: TaskData, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """One run to the end, with when it reached the target."""
     module = make_classifier(
-        task, options.network, options.optimizer, options.learning_rate, options.schedule, options.steps, seed
+        task,
+        options.network,
+        options.optimizer,
+        options.learning_rate,
+        options.schedule,
+        options.steps,
+        seed,
+        options.width,
     )
     stopwatch = Stopwatch(task, options.eval_every, options.target_metric)
     helpers, skip_ahead = _helpers(options, task, folder / "trajectory") if name == JUMPS else ([], None)

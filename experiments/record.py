@@ -1,7 +1,7 @@
 """`deadreckon record`: train a network and record how its weights and gradients move."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from .figures import loss_curve, pca_path
 from .options import RecordOptions
 from .results import require_new, write_result
 from .run_logger import finish, log_figure, make_logger
+from .runs import TRAJECTORY, RunFacts, summarise, write_summary
 from .tasks import load_task
-from .training import make_classifier, train
+from .training import TrainingClock, make_classifier, train
 
 MAX_CURVE_POINTS = 2000
 
@@ -32,7 +33,7 @@ def run(options: RecordOptions) -> None:
         OptionError: if options contradict each other, or there is a trajectory already.
     """
     out = Path(options.out)
-    require_new(out / "trajectory")
+    require_new(out / TRAJECTORY)
     task = load_task(options.task, options.data)
     module = make_classifier(
         task,
@@ -42,10 +43,11 @@ def run(options: RecordOptions) -> None:
         options.schedule,
         options.steps,
         options.seed,
+        options.width,
     )
     cadence = {name: options.gradient_every if name == "gradients" else options.every for name in options.streams}
-    facts = {"task": options.task, "network": options.network, "seed": options.seed}
-    recorder = TrajectoryRecorder(out / "trajectory", cadence, options.streams, facts)
+    facts = RunFacts(**{field.name: getattr(options, field.name) for field in fields(RunFacts)})
+    recorder = TrajectoryRecorder(out / TRAJECTORY, cadence, options.streams, asdict(facts))
     online = None
     if options.forecasters:
         online = OnlineForecaster(
@@ -56,15 +58,19 @@ def run(options: RecordOptions) -> None:
             seed=options.seed,
         )
     compression = GradientCompression(CodecConfig(options.codec, nmse=options.nmse)) if options.codec else None
-    callbacks: list[pl.Callback] = [item for item in (recorder, online, compression) if item is not None]
+    ledgered = [item for item in (recorder, online, compression) if item is not None]
+    clock = TrainingClock(ledgered)
     logger = make_logger(options.logger, out, "record", asdict(options), options.wandb_mode)
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
+    callbacks: list[pl.Callback] = [clock, *ledgered]
     train(module, task, options.batch_size, options.steps, options.seed, callbacks, logger, options.progress)
     seconds = time.perf_counter() - begin
     final = evaluate(module, task.test)
-    ledger = Ledger.merged([item.ledger for item in (recorder, online, compression) if item is not None])
-    with Trajectory.open(out / "trajectory") as trajectory:
+    cpu_seconds = time.process_time() - cpu_begin
+    ledger = Ledger.merged([item.ledger for item in ledgered])
+    with Trajectory.open(out / TRAJECTORY) as trajectory:
         data = _facts(trajectory, cadence)
+        write_summary(out, summarise(trajectory, final.loss, final.accuracy, cpu_seconds, clock.seconds_per_step))
     data |= {
         "task": options.task,
         "network": options.network,
@@ -78,7 +84,7 @@ def run(options: RecordOptions) -> None:
         "wall_seconds": seconds,
         "ledger": ledger.to_dict(),
         "attribution": task.attribution,
-        "trajectory": "trajectory",
+        "trajectory": TRAJECTORY,
         "online": [asdict(item) for item in online.scores] if online is not None else [],
         "jumps": [],
         "compression": None,

@@ -1,7 +1,5 @@
 """`deadreckon report`: one self-contained page, and its sentences on the terminal."""
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from .errors import ResultError
+from .files import write_whole
 from .options import ReportOptions
 from .report_page import make_page
 from .report_summary import Section, conclusion, summary
@@ -30,22 +29,9 @@ def run(options: ReportOptions) -> None:
         raise ResultError(f"A report takes at most {MAX_RUNS} results, got {len(options.runs)}.")
     results = [read_result(path) for path in options.runs]
     out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / FILE_NAME
-    _write(path, make_page(results, out / "figures"))
+    write_whole(path, make_page(results, out / "figures"))
     _print(summary(results), conclusion(results), path)
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def _print(sections: Sequence[Section], verdict: str, path: Path) -> None:

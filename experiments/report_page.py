@@ -9,6 +9,8 @@ from typing import Any
 from . import report_html as web
 from . import verdicts
 from .figures import jump_timeline, ledger_bars, loss_curve, pca_path, race_curves, rate_distortion, skill_by_horizon
+from .report_corpus import corpus_section
+from .report_forecasters import fit_section, score_section
 from .report_summary import conclusion, jumping_arms, run_seconds, summary, titled
 from .results import Result
 from .verdicts import arm_name, megabytes, percent
@@ -31,7 +33,14 @@ def make_page(results: Sequence[Result], folder: Path) -> str:
         + "".join(f"<h3>{web.escape(item.title)}</h3>{web.paragraphs(item.sentences)}" for item in sections)
         + "</div>",
     ]
-    writers = {"record": _record, "compare": _compare, "race": _race}
+    writers = {
+        "record": _record,
+        "corpus": corpus_section,
+        "fit": fit_section,
+        "score": score_section,
+        "compare": _compare,
+        "race": _race,
+    }
     for index, result in enumerate(results):
         parts += writers[result.kind](result, results, folder / f"{index + 1}_{result.kind}")
     parts += _recompute(results)

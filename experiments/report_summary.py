@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import verdicts
+from .fit_verdicts import fitted
 from .measures import REFERENCE_ARM, last_scores
 from .results import Result
+from .score_verdicts import headline, scored
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ def summary(results: Sequence[Result]) -> list[Section]:
         if result.data["jumps"]:
             entries, ledger = result.data["jumps"], result.data["ledger"]
             sections.append(Section("Jumps in it", verdicts.jumps(entries, [ledger], result.data["wall_seconds"])))
+    for result in of_kind(results, "corpus"):
+        sections.append(Section(titled("What the corpus holds", result, results), verdicts.corpus(result.data)))
+    for result in of_kind(results, "fit"):
+        sections.append(Section(titled("What was fitted", result, results), fitted(result.data)))
+    for result in of_kind(results, "score"):
+        sentences = [headline(result.data), *scored(result.data)]
+        sections.append(Section(titled("Which forecaster is best", result, results), sentences))
     for result in of_kind(results, "compare"):
         if result.data["skill"]:
             title = titled("Which forecaster has skill", result, results)
@@ -49,9 +58,12 @@ def summary(results: Sequence[Result]) -> list[Section]:
 
 
 def conclusion(results: Sequence[Result]) -> str:
-    """What paid, or that nothing did."""
+    """What paid, or that nothing did; first, where forecasters were scored, which of them beat the closed forms."""
     compares, races = (of_kind(results, kind) for kind in ("compare", "race"))
-    return verdicts.conclusion([result.data for result in compares], [result.data for result in races])
+    sentences = [headline(result.data) for result in of_kind(results, "score")]
+    if compares or races or not sentences:
+        sentences.append(verdicts.conclusion([result.data for result in compares], [result.data for result in races]))
+    return " ".join(sentences)
 
 
 def titled(text: str, result: Result, results: Sequence[Result]) -> str:

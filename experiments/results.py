@@ -6,7 +6,6 @@ import numbers
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OptionError, ResultError
+from .files import write_whole
 from .schema import ENVIRONMENT, KINDS, check
 
 FORMAT = "deadreckon-result"
@@ -30,7 +30,7 @@ class Result:
     """A result that was read and checked.
 
     Attributes:
-        kind: `record`, `compare` or `race`.
+        kind: one of `deadreckon.experiments.schema.KINDS`, named after the command.
         data: as `deadreckon.experiments.schema` describes that kind.
         environment: where it was made.
         path: the file.
@@ -59,7 +59,7 @@ def write_result(folder: str | Path, kind: str, data: Mapping[str, Any]) -> Path
 
     Args:
         folder: made if need be.
-        kind: `record`, `compare` or `race`.
+        kind: one of `deadreckon.experiments.schema.KINDS`, named after the command.
         data: plain values (also NumPy's scalars), as `deadreckon.experiments.schema` describes this kind.
 
     Returns:
@@ -81,17 +81,7 @@ def write_result(folder: str | Path, kind: str, data: Mapping[str, Any]) -> Path
     if len(text) > MAX_BYTES:
         raise ResultError(f"A result may have {MAX_BYTES} bytes, got {len(text)}. Thin out its curves.")
     path = Path(folder) / FILE_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    write_whole(path, text)
     return path
 
 

@@ -66,7 +66,7 @@ NUMBER = Scalar((int, float), optional=True)
 FLAG = Scalar((bool,))
 MAYBE_COUNT = Scalar((int,), optional=True)
 MAYBE_TEXT = Scalar((str,), optional=True)
-OPTIONS = Named(Scalar((str, int, float, bool, list), optional=True))  # what it was made with, by option
+OPTIONS = Named(Scalar((str, int, float, bool, list, dict), optional=True))  # what it was made with, by option
 
 LEDGER = Named(
     Record({"wall_seconds": NUMBER, "cpu_seconds": NUMBER, "count": COUNT}, {"gradient_equivalents": (NUMBER, 0.0)})
@@ -177,6 +177,140 @@ RACE = Record(
     },
     {"options": (OPTIONS, {}), "forecaster": (MAYBE_TEXT, None), "attribution": (MAYBE_TEXT, None)},
 )
+CORPUS = Record(
+    {
+        "every": COUNT,
+        "runs": Items(
+            Record(
+                {
+                    "name": TEXT,
+                    "task": TEXT,
+                    "network": TEXT,
+                    "width": NUMBER,
+                    "optimizer": TEXT,
+                    "learning_rate": NUMBER,
+                    "schedule": TEXT,
+                    "batch_size": COUNT,
+                    "seed": COUNT,
+                    "steps": COUNT,
+                    "num_parameters": COUNT,
+                    "train_loss": NUMBER,
+                    "test_loss": NUMBER,
+                    "test_accuracy": NUMBER,
+                    "diverged": FLAG,
+                    "cpu_seconds": NUMBER,
+                    "seconds_per_step": NUMBER,
+                }
+            )
+        ),
+        "failures": Items(Record({"name": TEXT, "reason": TEXT})),
+        "cpu_seconds": NUMBER,
+        "bytes": COUNT,
+        "attribution": TEXT,
+    },
+    {"options": (OPTIONS, {})},
+)
+FIT = Record(
+    {
+        "forecaster": TEXT,
+        "file": TEXT,
+        "stopped": TEXT,
+        "iterations": COUNT,
+        "training_error": NUMBER,
+        "validation_error": NUMBER,
+        "wall_seconds": NUMBER,
+        "cpu_seconds": NUMBER,
+        "num_numbers": COUNT,
+        "spacing": COUNT,
+        "runs": Items(Record({"folder": TEXT, "task": TEXT, "role": TEXT, "num_cases": COUNT, "left_out": COUNT})),
+        "skill": Items(
+            Record(
+                {
+                    "task": TEXT,
+                    "role": TEXT,
+                    "horizon": COUNT,
+                    "num_runs": COUNT,
+                    "error": NUMBER,
+                    "skill": NUMBER,
+                    "worst": NUMBER,
+                    "coverage": NUMBER,
+                }
+            )
+        ),
+    },
+    {
+        "curve": (Items(Row((COUNT, NUMBER, NUMBER))), []),
+        "excluded_tasks": (Items(TEXT), []),
+        "options": (OPTIONS, {}),
+        "attribution": (MAYBE_TEXT, None),
+    },
+)
+SCORE = Record(
+    {
+        "stream": TEXT,
+        "spacing": COUNT,
+        "horizons": Items(COUNT),
+        "resamples": COUNT,
+        "forecasters": Items(Record({"name": TEXT, "family": TEXT, "source": TEXT, "num_numbers": COUNT})),
+        "runs": Items(
+            Record(
+                {
+                    "folder": TEXT,
+                    "task": TEXT,
+                    "network": TEXT,
+                    "num_parameters": COUNT,
+                    "num_cases": COUNT,
+                    "left_out": COUNT,
+                    "seconds_per_step": NUMBER,
+                }
+            )
+        ),
+        "skill": Items(
+            Record(
+                {
+                    "forecaster": TEXT,
+                    "horizon": COUNT,
+                    "task": TEXT,
+                    "kind": TEXT,
+                    "phase": TEXT,
+                    "num_runs": COUNT,
+                    "skill": NUMBER,
+                    "low": NUMBER,
+                    "high": NUMBER,
+                    "worst": NUMBER,
+                    "worst_run": MAYBE_TEXT,
+                    "share_above_zero": NUMBER,
+                    "within_one": NUMBER,
+                    "within_two": NUMBER,
+                }
+            )
+        ),
+        "against": Items(
+            Record(
+                {
+                    "forecaster": TEXT,
+                    "reference": TEXT,
+                    "horizon": COUNT,
+                    "ratio": NUMBER,
+                    "low": NUMBER,
+                    "high": NUMBER,
+                }
+            )
+        ),
+        "cost": Items(
+            Record(
+                {
+                    "forecaster": TEXT,
+                    "horizon": COUNT,
+                    "wall_seconds": NUMBER,
+                    "cpu_seconds": NUMBER,
+                    "step_equivalents": NUMBER,
+                }
+            )
+        ),
+    },
+    {"options": (OPTIONS, {}), "fit_in_run": (FLAG, False), "attribution": (MAYBE_TEXT, None)},
+)
 ENVIRONMENT = Record(
     {},
     {
@@ -189,7 +323,14 @@ ENVIRONMENT = Record(
         "date": (MAYBE_TEXT, None),
     },
 )
-KINDS: Mapping[str, Record] = {"record": RECORD, "compare": COMPARE, "race": RACE}
+KINDS: Mapping[str, Record] = {
+    "record": RECORD,
+    "corpus": CORPUS,
+    "fit": FIT,
+    "score": SCORE,
+    "compare": COMPARE,
+    "race": RACE,
+}
 
 
 def check(value: Any, spec: Spec, place: str) -> Any:

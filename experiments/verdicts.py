@@ -45,6 +45,26 @@ def listing(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
 
 
+def corpus(data: Data) -> list[str]:
+    """What was recorded of a corpus, what went wrong, and what it cost."""
+    runs, failures = data["runs"], data["failures"]
+    sentences = ["No run could be recorded."]
+    if runs:
+        per_task = [
+            f"{sum(run['task'] == task for run in runs)} of {task}"
+            for task in dict.fromkeys(run["task"] for run in runs)
+        ]
+        sentences = [
+            f"{count(len(runs), 'run')} ({listing(per_task)}), a row of weights every {count(data['every'], 'step')}, "
+            f"{megabytes(data['bytes'])}, {seconds(data['cpu_seconds'])} of CPU time."
+        ]
+    diverged = [run["name"] for run in runs if run["diverged"]]
+    if diverged:
+        sentences.append(f"{count(len(diverged), 'run')} diverged and will be left out: {listing(diverged)}.")
+    sentences += [f"{item['name']} failed: {item['reason']}" for item in failures]
+    return sentences
+
+
 def recorded(record: Data) -> list[str]:
     """What a run was and what was stored of it."""
     final = record["final"]

@@ -48,7 +48,7 @@ class Forecaster(abc.ABC):
     """
 
     name: ClassVar[str]
-    order: ClassVar[int | None] = None
+    order: int | None = None
     needs_moments: bool = False
     history: int = 1
 

@@ -137,3 +137,177 @@ def race(jump_steps: int = 180, seconds_a_step: float = 0.003) -> dict[str, Any]
         "attribution": "Digits: E. Alpaydin and C. Kaynak (1998), CC BY 4.0.",
         "options": {"seeds": [0, 1, 2], "forecaster": "linear"},
     }
+
+
+def corpus() -> dict[str, Any]:
+    """Runs of two tasks, one of which diverged, and one that failed."""
+    runs = [
+        {
+            "name": f"{task}_mlp_w1_sgd_lr{rate:g}_cosine_b64_s{seed}",
+            "task": task,
+            "network": "mlp",
+            "width": 1.0,
+            "optimizer": "sgd",
+            "learning_rate": rate,
+            "schedule": "cosine",
+            "batch_size": 64,
+            "seed": seed,
+            "steps": 1000,
+            "num_parameters": 6570,
+            "trajectory_digest": "ab" * 32,
+            "train_loss": None if rate > 1 else 0.02,
+            "test_loss": None if rate > 1 else 0.12,
+            "test_accuracy": 0.1 if rate > 1 else 0.96,
+            "diverged": rate > 1,
+            "cpu_seconds": 4.5,
+            "seconds_per_step": 0.0042,
+        }
+        for task, rate, seed in (("digits", 0.1, 0), ("digits", 300.0, 1), ("teacher", 0.01, 0))
+    ]
+    return {
+        "every": 10,
+        "runs": runs,
+        "failures": [{"name": "teacher_mlp_w64_adam_lr0.01_linear_b32_s1", "reason": "OSError: no space left"}],
+        "cpu_seconds": 13.5,
+        "bytes": 8_000_000,
+        "attribution": "Digits: E. Alpaydin and C. Kaynak (1998), CC BY 4.0.",
+        "options": {"tasks": ["digits", "teacher"], "runs": 2, "steps": 1000},
+    }
+
+
+def fit() -> dict[str, Any]:
+    """A forecaster fitted to runs of two tasks."""
+    runs = [
+        {"folder": f"runs/corpus/{task}_{number}", "task": task, "role": role, "num_cases": 40, "left_out": 0}
+        for task in ("digits", "teacher")
+        for number, role in enumerate(("training", "training", "validation"))
+    ]
+    skill = [
+        {
+            "task": task,
+            "role": role,
+            "horizon": horizon,
+            "num_runs": 2 if role == "training" else 1,
+            "error": error,
+            "skill": 1 - error,
+            "worst": 0.9 - error,
+            "coverage": 0.66,
+        }
+        for task, shift in (("digits", 0.0), ("teacher", 0.2))
+        for role, gap in (("training", 0.0), ("validation", 0.05))
+        for horizon, error in ((10, 0.5 + shift + gap), (50, 0.6 + shift + gap), (200, 0.9 + shift + gap))
+    ]
+    return {
+        "forecaster": "learned_linear",
+        "file": "forecaster.safetensors",
+        "stopped": "converged",
+        "iterations": 900,
+        "training_error": 0.61,
+        "validation_error": 0.66,
+        "wall_seconds": 12.0,
+        "cpu_seconds": 11.5,
+        "num_numbers": 101,
+        "spacing": 10,
+        "runs": runs,
+        "skill": skill,
+        "curve": [[20 * look, 0.6 + 0.5 / (1 + look), 0.66 + 0.4 / (1 + look)] for look in range(45)],
+        "excluded_tasks": ["shakespeare"],
+        "options": {"forecaster": "learned_linear", "forecaster_options": {"per": "kind"}},
+    }
+
+
+FIELD = {
+    # Log ratios of squared error to that of standing still at 10, 50 and 200 steps, and the family.
+    "hold": ("closed", (0.0, 0.0, 0.0)),
+    "linear": ("closed", (-0.2, 0.3, 2.0)),
+    "exponential": ("closed", (-0.6, -0.5, -0.1)),
+    "tuned_line": ("control", (-0.5, -0.55, -0.2)),
+    "learned_linear": ("learned", (-0.62, -0.9, -0.6)),
+    "neural_ode": ("learned", (-0.3, -0.4, 0.4)),
+}
+
+
+def score(field: dict[str, Any] = FIELD, num_runs: int = 8) -> dict[str, Any]:
+    """Forecasters scored on runs of one task, from log ratios with a spread over runs."""
+    noise = random.Random(1)
+    runs = [
+        {
+            "folder": f"runs/corpus/digits_{number}",
+            "task": "digits",
+            "network": "mlp",
+            "num_parameters": 6570,
+            "num_cases": 20,
+            "left_out": 0,
+            "seconds_per_step": 0.002,
+        }
+        for number in range(num_runs)
+    ]
+    skill, against, cost_rows = [], [], []
+    for place, (name, (_, logs)) in enumerate(field.items()):
+        for horizon, log in zip((10, 50, 200), logs, strict=True):
+            half = 0.0 if name == "hold" else 0.1 + 0.05 * noise.random()
+            for kind, phase, shift in (
+                ("all", "all", 0.0),
+                ("weight", "all", 0.05),
+                ("bias", "all", -0.1),
+                ("all", "early", 0.1),
+                ("all", "middle", 0.0),
+                ("all", "late", -0.1),
+            ):
+                moved = 0.0 if name == "hold" else shift
+                skill.append(
+                    {
+                        "forecaster": name,
+                        "horizon": horizon,
+                        "task": "all",
+                        "kind": kind,
+                        "phase": phase,
+                        "num_runs": num_runs,
+                        "skill": 1 - math.exp(log + moved),
+                        "low": 1 - math.exp(log + moved + half) if num_runs >= 6 else None,
+                        "high": 1 - math.exp(log + moved - half) if num_runs >= 6 else None,
+                        "worst": 1 - math.exp(log + moved + 3 * half),
+                        "worst_run": runs[0]["folder"],
+                        "share_above_zero": 1.0 if log < 0 else 0.0,
+                        "within_one": 0.66,
+                        "within_two": 0.93,
+                    }
+                )
+            for other, (_, others) in field.items():
+                if other != name:
+                    difference = log - others[(10, 50, 200).index(horizon)]
+                    against.append(
+                        {
+                            "forecaster": name,
+                            "reference": other,
+                            "horizon": horizon,
+                            "ratio": math.exp(difference),
+                            "low": math.exp(difference - 0.1) if num_runs >= 6 else None,
+                            "high": math.exp(difference + 0.1) if num_runs >= 6 else None,
+                        }
+                    )
+            seconds = 0.0002 * 1.4**place
+            cost_rows.append(
+                {
+                    "forecaster": name,
+                    "horizon": horizon,
+                    "wall_seconds": seconds,
+                    "cpu_seconds": seconds,
+                    "step_equivalents": seconds / 0.002,
+                }
+            )
+    return {
+        "stream": "weights",
+        "spacing": 10,
+        "horizons": [10, 50, 200],
+        "resamples": 2000,
+        "fit_in_run": False,
+        "forecasters": [
+            {"name": name, "family": family, "source": "", "num_numbers": 0} for name, (family, _) in field.items()
+        ],
+        "runs": runs,
+        "skill": skill,
+        "against": against,
+        "cost": cost_rows,
+        "options": {"forecasters": list(field), "resamples": 2000},
+    }

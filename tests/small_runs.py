@@ -80,7 +80,7 @@ def probe(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 def held_out() -> list[tuple[Tensor, Tensor]]:
     """Batches for the probe."""
     task = load_task("digits")
-    return [(task.verify.images, task.verify.labels)]
+    return [(task.verify.inputs, task.verify.labels)]
 
 
 def fit(

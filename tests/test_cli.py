@@ -6,7 +6,7 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -14,6 +14,7 @@ from deadreckon.experiments import cli
 from deadreckon.experiments.errors import DataError, OptionError
 from deadreckon.experiments.options import (
     CompareOptions,
+    CorpusOptions,
     QuickstartOptions,
     RaceOptions,
     RecordOptions,
@@ -86,9 +87,9 @@ def test_presets_list_every_option_with_its_default(command: cli.Command) -> Non
     "name", sorted(set(cli.preset_names()) - {command.name for command in cli.COMMANDS}), ids=lambda name: name
 )
 def test_further_presets_fit_their_subcommand(name: str) -> None:
-    """A preset named after its subcommand and a task parses and differs from the default."""
+    """A preset named after its subcommand and what is special about it parses and differs from the default."""
     command, options = cli.parse([name.partition("_")[0], "--config", name])
-    assert cast(Any, options).task == "fashion_mnist"
+    assert getattr(options, "task", "fashion_mnist") == "fashion_mnist"
     assert options != command.options()
 
 
@@ -103,11 +104,14 @@ def test_options_after_a_configuration_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], 'expected "command" to be one of {quickstart,record,compare,race,report}'),
+        ([], 'expected "command" to be one of {quickstart,record,corpus,'),
         (["fly"], "invalid choice: 'fly'"),
         (["record", "--stepz", "3"], "unrecognized arguments: --stepz 3"),
         (["record", "--steps", "many"], "--steps: Expected int. Got value: many"),
-        (["record", "--task", "mnist"], "--task: Expected a one of digits, fashion_mnist. Got value: mnist"),
+        (
+            ["record", "--task", "mnist"],
+            "--task: Expected a one of digits, fashion_mnist, teacher, shakespeare. Got value: mnist",
+        ),
         (["record", "--horizons", "1,2"], "--horizons: Expected a list such as [1,2]. Got value: 1,2"),
         (["record", "--steps", "0"], "`steps` must be at least 1, got 0."),
         (["record", "--config", "absent"], "'absent' is neither a file nor one of compare, "),
@@ -234,6 +238,14 @@ def test_a_missing_trajectory_and_a_missing_result_are_named(
         (lambda: CompareOptions(packets=0), "`packets` must be at least 1, got 0"),
         (lambda: RaceOptions(target=95.0), r"`target` must be a share of at most 1 for accuracy, got 95\.0"),
         (lambda: ReportOptions(runs=()), "`runs` must name at least one"),
+        (lambda: RecordOptions(width=0.0), r"`width` must be above 0, got 0\.0"),
+        (lambda: CorpusOptions(tasks=()), "`tasks` must name at least one"),
+        (lambda: CorpusOptions(widths=(1.0, 0.0)), r"`widths` must be above 0, got 0\.0"),
+        (lambda: CorpusOptions(learning_rates=(-1.0,)), r"`learning_rates` must be above 0, got -1\.0"),
+        (lambda: CorpusOptions(batch_sizes=(0,)), "`batch_sizes` must be at least 1, got 0"),
+        (lambda: CorpusOptions(runs=1001), "`runs` must be at most 1000, got 1001"),
+        (lambda: CorpusOptions(steps=9), "`every` must be at most `steps` 9, got 10"),
+        (lambda: CorpusOptions(workers=0), "`workers` must be at least 1, got 0"),
         (lambda: QuickstartOptions(steps=0), "`steps` must be at least 1, got 0"),
     ],
 )

@@ -262,6 +262,7 @@ def test_wrong_options_are_one_line(
     assert not (out / "trajectory").exists()
 
 
+@pytest.mark.slow  # continuous integration runs `make quickstart` besides
 def test_quickstart_does_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A small quickstart leaves results, figures and one page without outside parts, and prints a summary."""
     options = QuickstartOptions(

@@ -16,6 +16,8 @@ from deadreckon.experiments.optimizers import decay_factor, make_optimizer, make
 from deadreckon.experiments.tasks import (
     Batches,
     Split,
+    TaskData,
+    fitting_networks,
     load_task,
     make_network,
     network_names,
@@ -26,10 +28,23 @@ from deadreckon.experiments.tasks import (
 from deadreckon.experiments.tasks.fashion_mnist import FILES
 from deadreckon.experiments.tasks.fetch import RemoteFile, cache_folder, find_files
 from deadreckon.experiments.tasks.idx import MAX_ELEMENTS, read_idx
+from deadreckon.experiments.tasks.shakespeare import CONTEXT, TEXT, load_shakespeare, split_text
+from deadreckon.forecast import layout_of
 
 DIGEST = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # of hello
 HELLO = RemoteFile("hello.txt", 5, DIGEST)
 NOWHERE = "http://127.0.0.1:9/"
+
+
+def text_task(text: bytes = b"the quick brown fox jumps over the lazy dog; " * 60) -> TaskData:
+    """Next characters of a short text."""
+    num_symbols = len(set(text))
+    train, verify, tune, test = split_text(text)
+    return TaskData("text", train, verify, tune, test, num_symbols, (CONTEXT,), "", num_symbols)
+
+
+def num_parameters(network: nn.Module) -> int:
+    return sum(value.numel() for value in network.parameters())
 
 
 @pytest.fixture
@@ -46,32 +61,39 @@ def test_digits_sets_are_disjoint_whole_and_the_same_every_time() -> None:
     task, again = load_task("digits"), load_task("digits")
     sets = (task.train, task.verify, task.tune, task.test)
     assert [len(split.labels) for split in sets] == [997, 200, 200, 400]
-    images = torch.cat([split.images for split in sets]).flatten(1)
+    images = torch.cat([split.inputs for split in sets]).flatten(1)
     assert images.shape == (1797, 64)
     assert len(images.unique(dim=0)) == 1797  # no image occurs twice in this data set
     assert abs(float(images.mean())) < 0.01
     assert abs(float(images.std()) - 1) < 0.01
-    assert task.train.images.dtype == torch.float32
+    assert task.train.inputs.dtype == torch.float32
     assert task.train.labels.dtype == torch.int64
     assert sorted(task.test.labels.unique().tolist()) == list(range(10))
-    torch.testing.assert_close(task.test.images, again.test.images, rtol=0, atol=0)
+    torch.testing.assert_close(task.test.inputs, again.test.inputs, rtol=0, atol=0)
     assert "10.24432/C50P49" in task.attribution
 
 
 def test_every_named_task_and_network_exists() -> None:
-    """Each name that the options allow is known to the registry."""
-    task = load_task("digits")
-    assert task_names() == ("digits", "fashion_mnist")
-    for name in network_names():
-        assert make_network(name, task, 0)(task.test.images[:2]).shape == (2, 10)
+    """Each name that the options allow is known to the registry; networks fit both images and texts, or say so."""
+    assert task_names() == ("digits", "fashion_mnist", "teacher", "shakespeare")
+    for task in (load_task("digits"), load_task("teacher"), text_task()):
+        assert set(fitting_networks(task)) <= set(network_names())
+        for name in fitting_networks(task):
+            assert make_network(name, task, 0)(task.test.inputs[:2]).shape == (2, task.num_classes)
+    assert fitting_networks(load_task("digits")) == ("mlp", "mlp_norm", "transformer", "conv", "conv_norm")
+    assert fitting_networks(load_task("teacher")) == ("mlp", "mlp_norm", "transformer")
 
 
 def test_unknown_names_are_refused() -> None:
     """A wrong task, network, optimiser or schedule is named in the error."""
     network = nn.Linear(1, 1)
-    with pytest.raises(OptionError, match="`task` must be one of digits, fashion_mnist, got 'mnist'"):
+    with pytest.raises(
+        OptionError, match="`task` must be one of digits, fashion_mnist, teacher, shakespeare, got 'mnist'"
+    ):
         load_task("mnist")
-    with pytest.raises(OptionError, match="`network` must be one of mlp, conv, got 'gpt'"):
+    with pytest.raises(
+        OptionError, match="`network` must be one of mlp, mlp_norm, transformer, conv, conv_norm, got 'gpt'"
+    ):
         make_network("gpt", load_task("digits"), 0)
     with pytest.raises(OptionError, match="`optimizer` must be one of adam, adamw, sgd, got 'lion'"):
         make_optimizer("lion", network.parameters(), 0.1)
@@ -79,6 +101,63 @@ def test_unknown_names_are_refused() -> None:
         decay_factor("step", 0, 10)
     with pytest.raises(OptionError, match="`num_steps` must be at least 1, got 0"):
         make_schedule("linear", make_optimizer("sgd", network.parameters(), 0.1), 0)
+
+
+def test_teacher_sets_are_disjoint_and_the_same_every_time() -> None:
+    """The made-up problem has four sets without a common sample, every class, and can be learned but not wholly."""
+    task, again = load_task("teacher"), load_task("teacher")
+    sets = (task.train, task.verify, task.tune, task.test)
+    assert [len(split.labels) for split in sets] == [6_000, 500, 500, 1_000]
+    inputs = torch.cat([split.inputs for split in sets]).flatten(1)
+    assert inputs.shape == (8_000, 32)
+    assert len(inputs.unique(dim=0)) == 8_000
+    assert int(task.train.labels.bincount(minlength=10).min()) > 300
+    for mine, other in zip(sets, (again.train, again.verify, again.tune, again.test), strict=True):
+        assert torch.equal(mine.inputs, other.inputs)
+        assert torch.equal(mine.labels, other.labels)
+
+
+def test_texts_are_cut_into_stretches_without_a_common_character() -> None:
+    """Contexts and next characters are those of the text, and the four sets lie one after another in it."""
+    text = bytes(range(250)) * 8
+    sets = split_text(text)
+    position = [int(split.inputs.storage_offset()) for split in sets]
+    length = [int(split.inputs.stride(0)) * (len(split.labels) - 1) + CONTEXT + 1 for split in sets]
+    assert [split.inputs.stride(0) for split in sets] == [1, 8, 8, 8]
+    assert length[0] == 1800
+    ends = [begin + count for begin, count in zip(position, length, strict=True)]
+    assert all(end <= begin for end, begin in zip(ends[:-1], position[1:], strict=True))
+    for split, begin in zip(sets, position, strict=True):
+        for sample in (0, len(split.labels) - 1):
+            start = begin + sample * split.inputs.stride(0)
+            assert bytes(split.inputs[sample].tolist()) == text[start : start + CONTEXT]
+            assert int(split.labels[sample]) == text[start + CONTEXT]
+            assert split.inputs.dtype == split.labels.dtype == torch.int64
+
+
+def test_symbols_of_a_text_are_numbered_in_order() -> None:
+    """A text's characters become the numbers from 0 on, whatever bytes they were."""
+    train = split_text(b"zebra" * 200)[0]
+    assert train.inputs[0, :5].tolist() == [4, 2, 1, 3, 0]
+    assert int(train.inputs.max()) == 4
+
+
+@pytest.mark.data
+def test_shakespeare_is_found_and_checked(tmp_path: Path) -> None:
+    """The text is found in a data folder; one of the same length that is another text is refused."""
+    folder = data_folder(TEXT.name)
+    task = load_task("shakespeare", folder)
+    assert [len(split.labels) for split in (task.train, task.verify, task.tune, task.test)] == [
+        1_003_822,
+        4_644,
+        4_644,
+        4_644,
+    ]
+    assert task.num_symbols == task.num_classes == 65
+    assert num_parameters(make_network("transformer", task, 0)) == 30_721
+    (tmp_path / TEXT.name).write_bytes(bytes(TEXT.num_bytes))
+    with pytest.raises(DataError, match="is another text than"):
+        load_shakespeare(str(tmp_path))
 
 
 @pytest.mark.data
@@ -89,11 +168,11 @@ def test_fashion_mnist_is_found_by_option_and_by_variable(monkeypatch: pytest.Mo
     sizes = [len(split.labels) for split in (task.train, task.verify, task.tune, task.test)]
     assert sizes == [55_000, 2_500, 2_500, 10_000]
     assert task.train.labels.bincount().sum() == 55_000
-    assert abs(float(task.train.images.mean())) < 0.01
-    assert abs(float(task.train.images.std()) - 1) < 0.01
+    assert abs(float(task.train.inputs.mean())) < 0.01
+    assert abs(float(task.train.inputs.std()) - 1) < 0.01
     monkeypatch.setenv("DEADRECKON_DATA", str(Path(folder) / "fashion-mnist"))
-    torch.testing.assert_close(load_task("fashion_mnist").test.images, task.test.images, rtol=0, atol=0)
-    assert sum(value.numel() for value in make_network("conv", task, 0).parameters()) == 14_378
+    torch.testing.assert_close(load_task("fashion_mnist").test.inputs, task.test.inputs, rtol=0, atol=0)
+    assert num_parameters(make_network("conv", task, 0)) == 14_378
 
 
 def test_files_are_found_in_the_announced_order(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +223,15 @@ def test_a_wrong_download_leaves_nothing_behind(elsewhere: Path, content: bytes,
     with pytest.raises(DataError, match=message):
         find_files("set", [HELLO], None, source.as_uri() + "/")
     assert list((cache_folder() / "set").iterdir()) == []
+
+
+def test_a_file_may_have_another_name_at_its_source(elsewhere: Path) -> None:
+    """What is fetched under one name is kept under another."""
+    source = elsewhere / "source"
+    source.mkdir()
+    (source / "input.txt").write_bytes(b"hello")
+    folder = find_files("set", [RemoteFile("hello.txt", 5, DIGEST, source="input.txt")], None, source.as_uri() + "/")
+    assert [entry.name for entry in folder.iterdir()] == ["hello.txt"]
 
 
 def test_a_right_download_is_kept(elsewhere: Path) -> None:
@@ -217,6 +305,81 @@ def test_initial_weights_have_pytorchs_own_spread() -> None:
         standard = nn.Linear(64, 64)
     torch.testing.assert_close(layer.weight.abs().max(), standard.weight.abs().max(), rtol=0.01, atol=0)
     torch.testing.assert_close(layer.bias.abs().max(), standard.bias.abs().max(), rtol=0.1, atol=0)
+
+
+def test_networks_of_width_one_are_those_of_earlier_releases() -> None:
+    """Numbers of parameters, names and first weights at width 1 are as they were before there was a width."""
+    task = load_task("digits")
+    sizes = {name: num_parameters(make_network(name, task, 0)) for name in network_names()}
+    assert sizes == {"mlp": 6570, "conv": 3738, "mlp_norm": 6762, "conv_norm": 3818, "transformer": 26346}
+    mlp, conv = (make_network(name, task, 0).state_dict() for name in ("mlp", "conv"))
+    assert list(mlp) == ["1.weight", "1.bias", "3.weight", "3.bias", "5.weight", "5.bias"]
+    assert list(conv) == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias", "8.weight", "8.bias"]
+    first = torch.empty(64, 64).uniform_(-1 / 8, 1 / 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mlp["1.weight"], first, rtol=0, atol=0)
+
+
+def test_width_multiplies_hidden_layers_only() -> None:
+    """Twice the width doubles every hidden layer; inputs and classes stay; absurd widths are refused."""
+    task = load_task("digits")
+    wide = make_network("mlp", task, 0, width=2.0).state_dict()
+    assert [tuple(wide[f"{layer}.weight"].shape) for layer in (1, 3, 5)] == [(128, 64), (64, 128), (10, 64)]
+    for name in network_names():
+        narrow, same, wider = (num_parameters(make_network(name, task, 0, width)) for width in (0.5, 1.0, 2.0))
+        assert narrow < same < wider
+        assert make_network(name, task, 0, width=1 / 64)(task.test.inputs[:2]).shape == (2, 10)
+    with pytest.raises(OptionError, match=r"`width` must lie within 0\.015625 and 64, got 100"):
+        make_network("mlp", task, 0, width=100.0)
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["images", "text"])
+def test_every_tensor_of_a_network_learns(text: bool) -> None:
+    """Gradients reach every tensor of every network, samples of a batch do not mix, and no buffer is kept."""
+    task = text_task() if text else load_task("digits")
+    for name in fitting_networks(task):
+        network = make_network(name, task, 0)
+        inputs = task.train.inputs[:8]
+        outputs = network(inputs)
+        torch.testing.assert_close(network(inputs[:3]), outputs[:3], rtol=1e-4, atol=1e-5)
+        nn.functional.cross_entropy(outputs, task.train.labels[:8]).backward()
+        for tensor, value in network.named_parameters():
+            assert value.grad is not None, (name, tensor)
+            assert float(value.grad.abs().max()) > 1e-6, (name, tensor)
+        assert not list(network.buffers())
+
+
+def test_tensors_of_all_kinds_occur() -> None:
+    """The layouts of the networks tell norms, embeddings, convolutions, weights and biases apart."""
+    kinds = {
+        name: {spec.kind for spec in layout_of(make_network(name, load_task("digits"), 0))} for name in network_names()
+    }
+    assert kinds["mlp_norm"] == {"weight", "bias", "norm"}
+    assert kinds["conv_norm"] == {"convolution", "weight", "bias", "norm"}
+    assert kinds["transformer"] == {"weight", "bias", "norm", "embedding"}
+    assert {spec.kind for spec in layout_of(make_network("mlp", text_task(), 0))} == {"weight", "bias", "embedding"}
+
+
+def test_a_network_refuses_what_it_cannot_see() -> None:
+    """Convolutions are refused on texts, naming what would do."""
+    with pytest.raises(OptionError, match="one of mlp, mlp_norm, transformer for the task text, .* got 'conv_norm'"):
+        make_network("conv_norm", text_task(), 0)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp_norm", "transformer"])
+def test_the_next_character_can_be_learned(name: str) -> None:
+    """A few steps on a text that repeats itself bring the loss on held-out contexts well below that of guessing."""
+    task = text_task()
+    network = make_network(name, task, 0)
+    optimizer = make_optimizer("adam", network.parameters(), 0.01)
+    before = evaluate(network, task.test)
+    for inputs, classes in train_loader(task, 16, 50, seed=0):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(inputs), classes).backward()
+        optimizer.step()
+    after = evaluate(network, task.test)
+    assert after.loss < before.loss / 3
+    assert after.accuracy > 0.7
+    assert float(probe(network, task.verify).mean()) < before.loss / 3
 
 
 def toy_split(num_samples: int = 10) -> Split:
@@ -346,7 +509,7 @@ def test_probing_and_evaluating_leave_no_trace() -> None:
     module.norm.eval()
     state = {name: value.clone() for name, value in module.state_dict().items()}
     random_state = torch.random.get_rng_state()
-    batch = (task.verify.images[:20], task.verify.labels[:20])
+    batch = (task.verify.inputs[:20], task.verify.labels[:20])
     losses = probe(module, batch)
     whole = evaluate(module, task.verify, batch_size=64)
     assert losses.shape == (20,)

@@ -1,7 +1,7 @@
 """The learning problems that experiments run on."""
 
 from .batches import Batches, sequential_batches, train_loader
-from .networks import make_network
+from .networks import fitting_networks, make_network
 from .registry import load_task, network_names, task_names
 from .task import Split, TaskData
 
@@ -9,6 +9,7 @@ __all__ = [
     "Batches",
     "Split",
     "TaskData",
+    "fitting_networks",
     "load_task",
     "make_network",
     "network_names",

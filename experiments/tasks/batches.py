@@ -52,7 +52,7 @@ class Batches:
         return self.num_steps - self._first_step
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of an optimiser step: images `[batch, channel, height, width]` and labels `[batch]`.
+        """The batch of an optimiser step: inputs, each as in `Split`, and labels `[batch]`.
 
         Raises:
             IndexError: if the step is not one of `range(num_steps)`.
@@ -62,7 +62,7 @@ class Batches:
         batches_per_pass = len(self._split.labels) // self.batch_size
         number, position = divmod(step, batches_per_pass)
         rows = self._permutation(number)[position * self.batch_size : (position + 1) * self.batch_size]
-        return self._split.images[rows], self._split.labels[rows]
+        return self._split.inputs[rows], self._split.labels[rows]
 
     def _permutation(self, number: int) -> Tensor:
         if self._order is None or self._order[0] != number:
@@ -110,4 +110,4 @@ def sequential_batches(split: Split, batch_size: int) -> list[tuple[Tensor, Tens
     """
     if batch_size < 1:
         raise OptionError(f"`batch_size` must be at least 1, got {batch_size}.")
-    return list(zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True))
+    return list(zip(split.inputs.split(batch_size), split.labels.split(batch_size), strict=True))

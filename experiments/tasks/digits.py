@@ -23,4 +23,4 @@ def load_digits() -> TaskData:
         images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
     everything = Split(normalised(images, MEAN, DEVIATION), labels.long())
     train, verify, tune, test = shuffled_split(everything, SIZES, SPLIT_SEED)
-    return TaskData("digits", train, verify, tune, test, 10, (1, 8, 8), ATTRIBUTION)
+    return TaskData("digits", train, verify, tune, test, 10, (1, 8, 8), ATTRIBUTION, spatial=True)

@@ -45,4 +45,4 @@ def load_fashion_mnist(data: str | None = None) -> TaskData:
         classes = torch.from_numpy(read_idx(folder / labels.name, (num_samples,)))
         published.append(Split(normalised(pixels, MEAN, DEVIATION), classes.long()))
     train, verify, tune = shuffled_split(published[0], SIZES, SPLIT_SEED)
-    return TaskData("fashion_mnist", train, verify, tune, published[1], 10, (1, 28, 28), ATTRIBUTION)
+    return TaskData("fashion_mnist", train, verify, tune, published[1], 10, (1, 28, 28), ATTRIBUTION, spatial=True)

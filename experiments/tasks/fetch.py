@@ -25,11 +25,13 @@ class RemoteFile:
         name: file name.
         num_bytes: its length.
         sha256: its digest, in hexadecimal.
+        source: what it is called where it is fetched from, if something else.
     """
 
     name: str
     num_bytes: int
     sha256: str
+    source: str = ""
 
 
 def cache_folder() -> Path:
@@ -98,7 +100,7 @@ def _fetch_all(files: Sequence[RemoteFile], base_url: str, folder: Path) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         if not (folder / file.name).is_file() or _size(folder, file) != file.num_bytes:
-            _fetch(file, base_url + file.name, folder)
+            _fetch(file, base_url + (file.source or file.name), folder)
     return folder
 
 

@@ -6,7 +6,9 @@ from ..errors import OptionError
 from ..options import NetworkName, TaskName
 from .digits import load_digits
 from .fashion_mnist import load_fashion_mnist
+from .shakespeare import load_shakespeare
 from .task import TaskData
+from .teacher import load_teacher
 
 
 def task_names() -> tuple[str, ...]:
@@ -24,7 +26,7 @@ def load_task(name: str, data: str | None = None) -> TaskData:
 
     Args:
         name: one of `task_names()`.
-        data: a folder with its files; of no use to `digits`, which the package brings along.
+        data: a folder with its files; of no use to `digits` and `teacher`, which need none.
 
     Raises:
         OptionError: if there is no such task.
@@ -34,4 +36,8 @@ def load_task(name: str, data: str | None = None) -> TaskData:
         return load_digits()
     if name == "fashion_mnist":
         return load_fashion_mnist(data)
+    if name == "teacher":
+        return load_teacher()
+    if name == "shakespeare":
+        return load_shakespeare(data)
     raise OptionError(f"`task` must be one of {', '.join(task_names())}, got {name!r}.")

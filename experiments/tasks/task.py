@@ -9,14 +9,15 @@ from torch import Tensor
 
 
 class Split(NamedTuple):
-    """Images and their classes.
+    """Inputs and their classes.
 
     Attributes:
-        images: `[sample, channel, height, width]`, float32, normalised.
+        inputs: images, or other rows of numbers, `[sample, channel, height, width]`, float32, normalised; or texts
+            `[sample, context]`, the numbers of symbols, int64.
         labels: `[sample]`, int64.
     """
 
-    images: Tensor
+    inputs: Tensor
     labels: Tensor
 
 
@@ -33,8 +34,10 @@ class TaskData:
         tune: what forecasters and hyper-parameters are chosen by.
         test: what results are reported on.
         num_classes: number of classes.
-        image_shape: `(channel, height, width)`.
+        input_shape: of one input: `(channel, height, width)` of an image, `(context,)` of a text.
         attribution: whose data it is and under which licence; shown in every report.
+        num_symbols: how many different symbols a text is made of; None for images.
+        spatial: whether neighbouring pixels have to do with each other, as convolutions suppose.
     """
 
     name: str
@@ -43,8 +46,10 @@ class TaskData:
     tune: Split
     test: Split
     num_classes: int
-    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     attribution: str
+    num_symbols: int | None = None
+    spatial: bool = False
 
 
 def normalised(images: Tensor, mean: float, deviation: float) -> Tensor:
@@ -58,4 +63,4 @@ def shuffled_split(split: Split, sizes: Sequence[int], seed: int) -> list[Split]
     The sizes must add up to the set's: a caller who forgot a sample has made a mistake.
     """
     order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(seed))
-    return [Split(split.images[rows], split.labels[rows]) for rows in order.split(list(sizes))]
+    return [Split(split.inputs[rows], split.labels[rows]) for rows in order.split(list(sizes))]
