@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from ..forecast import Forecast, Window
 from .closed_form import ClosedForm
-from .motion import random_walk
+from .motion import walked
 from .options import require_integer
 
 
@@ -28,7 +28,7 @@ class Hold(ClosedForm):
     """
 
     name: ClassVar[str] = "hold"
-    order: ClassVar[int | None] = 0
+    order: int | None = 0
 
     def __init__(self, history: int = 2, stream: str = "weights") -> None:
         super().__init__(stream)
@@ -41,7 +41,5 @@ class Hold(ClosedForm):
 
     @override
     def _forecast(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
-        sigma = random_walk(window)
         for horizon in horizons:
-            scale = (sigma * horizon**0.5).to(window.values.dtype)
-            yield Forecast(horizon, window.last.clone(), scale)
+            yield Forecast(horizon, window.last.clone(), walked(window, horizon**0.5))

@@ -15,4 +15,4 @@ class Linear(PolynomialForecaster):
     """
 
     name: ClassVar[str] = "linear"
-    order: ClassVar[int | None] = 1
+    order: int | None = 1

@@ -30,6 +30,28 @@ def require_positive(name: str, value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
+def require_not_negative(name: str, value: object) -> float:
+    """`value`, if it is a finite number of at least 0.
+
+    Raises:
+        ModelError: if it is not.
+    """
+    if type(value) not in (int, float) or not 0 <= value < float("inf"):  # type: ignore[operator]
+        raise ModelError(f"`{name}` must be a finite number of at least 0, got {value!r}.")
+    return float(value)  # type: ignore[arg-type]
+
+
+def require_share(name: str, value: object) -> float:
+    """`value`, if it is a number from 0 to 1.
+
+    Raises:
+        ModelError: if it is not.
+    """
+    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ModelError(f"`{name}` must be a number from 0 to 1, got {value!r}.")
+    return float(value)  # type: ignore[arg-type]
+
+
 def require_flag(name: str, value: object) -> bool:
     """`value`, if it is true or false.
 

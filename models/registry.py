@@ -1,31 +1,72 @@
 """Forecasters by name."""
 
 import inspect
-from collections.abc import Mapping
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import get_args, get_origin
 
+from .adaptive_linear import AdaptiveLinear
+from .anderson import Anderson
+from .best_of import BestOf
+from .blended import Blended
 from .closed_form import ClosedForm
+from .damped import Damped
+from .dmd import DMD
+from .ema import EMA
 from .errors import ModelError
+from .exponential import Exponential
 from .fitting import FittableForecaster
+from .flow_matching import FlowMatching
 from .hold import Hold
+from .introspection import Introspection
+from .lawa import LAWA
 from .learned_linear import LearnedLinear
+from .lfd2 import LFD2
 from .linear import Linear
+from .lookahead import Lookahead
 from .neural_ode import NeuralODE
 from .optimizer_moments import OptimizerMoments
+from .outer_momentum import OuterMomentum
+from .per_kind import PerKind
 from .quadratic import Quadratic
-from .wrapper import Member, Members, Wrapper
+from .scalar_extrapolation import ScalarExtrapolation
+from .trust_region import TrustRegion
+from .tuned_line import TunedLine
+from .wnn import WNN
+from .wnn_plus import WNNPlus
+from .wrapper import Wrapper
 
 CLOSED_FORMS: tuple[type[ClosedForm], ...] = (
     Hold,
     Linear,
     Quadratic,
+    Exponential,
+    EMA,
+    LAWA,
+    Lookahead,
+    OuterMomentum,
+    Anderson,
+    DMD,
     OptimizerMoments,
 )
 LEARNED: tuple[type[FittableForecaster], ...] = (
+    ScalarExtrapolation,
+    TunedLine,
+    LFD2,
     LearnedLinear,
+    AdaptiveLinear,
     NeuralODE,
+    FlowMatching,
+    Introspection,
+    WNN,
+    WNNPlus,
 )
-WRAPPERS: tuple[type[Wrapper], ...] = ()
+WRAPPERS: tuple[type[Wrapper], ...] = (
+    Damped,
+    TrustRegion,
+    PerKind,
+    Blended,
+    BestOf,
+)
 MAX_DEPTH = 4  # of wrappers within wrappers; a file that asks for more is damaged or hostile
 
 
@@ -81,10 +122,10 @@ def _make(name: str, options: Mapping[str, object], depth: int) -> ClosedForm | 
         raise ModelError(f"`stream` must be the name of a stream, got {stream!r}.")
     built = dict(options)
     for option, value in options.items():
-        annotation = parameters[option].annotation
-        if annotation is Member or Member in get_args(annotation):
+        kinds_taken = get_args(parameters[option].annotation)
+        if ClosedForm in kinds_taken:
             built[option] = _member(option, value, depth)
-        elif annotation is Members or Members in get_args(annotation):
+        elif any(get_origin(kind) is Sequence for kind in kinds_taken):
             built[option] = _members(option, value, depth)
     return kinds[name](**built)  # type: ignore[arg-type]  # each constructor checks its own values
 

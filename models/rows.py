@@ -12,16 +12,15 @@ from torch import Tensor
 
 from ..forecast import Layout, Window
 from .motion import working_dtype
-
-CHUNK = 1 << 16  # coordinates worked on at once; a few rows of them fit into a core's second-level cache
+from .pieces import PIECE
 
 
 def chunks(layout: Layout) -> Iterator[tuple[int, slice]]:
-    """Stretches of at most `CHUNK` coordinates that lie within one tensor, with the tensor's position in the layout."""
+    """Stretches of at most `PIECE` coordinates that lie within one tensor, with the tensor's position in the layout."""
     for index, spec in enumerate(layout):
         end = spec.offset + spec.numel
-        for begin in range(spec.offset, end, CHUNK):
-            yield index, slice(begin, min(begin + CHUNK, end))
+        for begin in range(spec.offset, end, PIECE):
+            yield index, slice(begin, min(begin + PIECE, end))
 
 
 def deviations_in(window: Window, span: slice) -> Tensor:

@@ -1,5 +1,7 @@
 """Forecasters that are formulas, against those formulas done by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from deadreckon.forecast import Moments, Window, read_moments
 from deadreckon.forecast.packing import pack
 from deadreckon.models import Hold, Linear, ModelError, OptimizerMoments, Quadratic
 from deadreckon.models.motion import random_walk, root_sum_of_squares
+from deadreckon.models.pieces import PIECE
 from deadreckon.models.polynomial import Design, PolynomialForecaster
 
 EVEN = [100, 110, 120, 130, 140]
@@ -86,31 +89,35 @@ def test_polynomials_equal_polyfit(kind: type[PolynomialForecaster], steps: list
 
 @polynomials
 @spacings
-def test_scale_is_the_standard_error_of_prediction(kind: type[PolynomialForecaster], steps: list[int]) -> None:
-    """The scale is s sqrt(1 + x' (X'X)^-1 x) with s^2 = RSS / (rows - terms), from the textbook's normal equations."""
+def test_scale_is_the_standard_error_on_brownian_motion(kind: type[PolynomialForecaster], steps: list[int]) -> None:
+    """The scale is sqrt(q Var): q from the increments' regression on the polynomial's, Var by summing covariances."""
     rows = torch.randn(5, 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     forecaster = kind()
-    num_terms = int(forecaster.order or 0) + 1
+    degree = int(forecaster.order or 0)
     _, scale = one(forecaster, window_of(rows, steps), 8)
-    time = (torch.tensor(steps, dtype=torch.float64) - steps[-1]) / 10
-    design = time.unsqueeze(1) ** torch.arange(num_terms)
-    inverse = torch.linalg.inv(design.T @ design)
-    residual = rows - design @ inverse @ design.T @ rows
-    at = torch.tensor([0.8], dtype=torch.float64) ** torch.arange(num_terms)
-    expected = (residual.square().sum(0) / (5 - num_terms) * (1 + at @ inverse @ at)).sqrt()
-    torch.testing.assert_close(scale, expected, rtol=1e-9, atol=0)
+    time = torch.tensor([*steps, steps[-1] + 8], dtype=torch.float64) - steps[0]
+    root = time[:-1].diff().sqrt().unsqueeze(1)
+    design = (time[:-1].unsqueeze(1) ** torch.arange(1, degree + 1)).diff(dim=0) / root
+    increments = rows.diff(dim=0) / root
+    residual = increments - design @ torch.linalg.lstsq(design, increments).solution
+    variance = residual.square().sum(0) / (4 - degree)
+    weights = Design.of(torch.tensor(steps), degree).weights(8)
+    signed = torch.cat([weights, torch.tensor([-1.0], dtype=torch.float64)])  # of the rows and of the truth
+    covariance = torch.minimum(time.unsqueeze(0), time.unsqueeze(1))
+    torch.testing.assert_close(scale, (variance * (signed @ covariance @ signed)).sqrt(), rtol=1e-9, atol=0)
 
 
 @polynomials
-def test_scale_covers_two_thirds_of_noisy_polynomials(kind: type[PolynomialForecaster]) -> None:
-    """On a polynomial of the right degree plus Gaussian noise, about 68 % of truths lie within one scale."""
+@pytest.mark.parametrize("horizon", [1, 20, 60])
+def test_scale_covers_two_thirds_of_drifting_random_walks(kind: type[PolynomialForecaster], horizon: int) -> None:
+    """On a polynomial of the right degree plus Brownian motion, about 68 % of truths lie within one scale."""
     generator = torch.Generator().manual_seed(3)
-    steps = list(range(0, 120, 10))
-    true = powers([*steps, 130], kind().order or 0)[:, :1].expand(-1, 5000).float()
-    noisy = true + torch.randn(true.shape, generator=generator)
-    mean, scale = one(kind(history=12), window_of(noisy[:-1], steps), 20)
-    covered = float(((noisy[-1] - mean).abs() <= scale).float().mean())
-    assert 0.64 < covered < 0.70
+    steps = [0, 5, 10, 20, 30, 40, 45, 50, 60, 80, 100, 110, 120]
+    paths = torch.randn(200, 5000, generator=generator, dtype=torch.float64).cumsum(0)
+    paths += powers(list(range(200)), kind().order or 0)[:, :1]
+    mean, scale = one(kind(history=13), window_of(paths[steps], steps), horizon)
+    covered = float(((paths[120 + horizon] - mean).abs() <= scale).double().mean())
+    assert 0.62 < covered < 0.70
 
 
 @polynomials
@@ -266,6 +273,20 @@ def test_tiny_second_moments_do_not_blow_up() -> None:
     moments = Moments(0.1 * gradient, 1e-3 * gradient**2, 1, torch.tensor(1e-3), 0.9, 0.999, 1e-8, 0.0)
     mean, _ = one(OptimizerMoments(), Window(torch.zeros(1, 4), torch.tensor([1]), flat_layout(4), moments=moments), 1)
     torch.testing.assert_close(mean, torch.full((4,), -1e-3), rtol=0.02, atol=0)
+
+
+def test_each_coordinate_has_its_own_rate() -> None:
+    """Rates that differ between coordinates, with decay, give what each rate alone gives, also in large networks."""
+    size = PIECE + 3
+    plain = some_moments(size, torch.Generator().manual_seed(1))
+    rates = torch.linspace(1e-4, 1e-2, size)
+    window = window_of(torch.ones(1, size), moments=replace(plain, learning_rate=rates, weight_decay=0.1))
+    mean, scale = one(OptimizerMoments(), window, 20)
+    for index in (0, PIECE - 1, PIECE, size - 1):
+        same = replace(plain, learning_rate=rates[index], weight_decay=0.1)
+        own_mean, own_scale = one(OptimizerMoments(), window_of(torch.ones(1, size), moments=same), 20)
+        torch.testing.assert_close(mean[index], own_mean[index], rtol=1e-6, atol=0)
+        torch.testing.assert_close(scale[index], own_scale[index], rtol=1e-6, atol=0)
 
 
 def test_moments_forecast_weights_only() -> None:

@@ -162,6 +162,22 @@ def test_other_runs_may_validate_and_other_networks_train() -> None:
     assert bool((forecast.scale > 0).all())
 
 
+def test_a_kind_that_stood_still_is_given_the_scale_of_all() -> None:
+    """Biases that do not move in the validation cases say nothing about how wrong their forecasts are."""
+    cases, others = some_cases(5), some_cases(5, seed=9)
+    spans = [spec.span for spec in LAYOUT if spec.kind == "bias"]
+    for case in others:
+        for span in spans:
+            case.window.values[:, span] = case.window.values[0, span].clone()
+            for row in case.targets.values():
+                row[span] = case.window.values[0, span]
+    forecaster = TunedLine()
+    fit(forecaster, cases, others)
+    variance = forecaster.state_dict()["scale.variance"]  # of all, biases and weights
+    assert torch.equal(variance[:, 1], variance[:, 0])
+    assert bool((variance[:, 1] > 0).all())
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

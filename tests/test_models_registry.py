@@ -2,14 +2,45 @@
 
 import pytest
 
-from deadreckon.models import ModelError, closed_form_names, forecaster_names, learned_names, make_forecaster
+from deadreckon.models import (
+    ModelError,
+    closed_form_names,
+    forecaster_names,
+    learned_names,
+    make_forecaster,
+    wrapper_names,
+)
 
 
 def test_names() -> None:
     """The names are public: removing or renaming one breaks users."""
-    assert closed_form_names() == ("hold", "linear", "quadratic", "optimizer_moments")
-    assert learned_names() == ("learned_linear", "neural_ode")
-    assert forecaster_names() == closed_form_names() + learned_names()
+    assert closed_form_names() == (
+        "hold",
+        "linear",
+        "quadratic",
+        "exponential",
+        "ema",
+        "lawa",
+        "lookahead",
+        "outer_momentum",
+        "anderson",
+        "dmd",
+        "optimizer_moments",
+    )
+    assert learned_names() == (
+        "scalar_extrapolation",
+        "tuned_line",
+        "lfd2",
+        "learned_linear",
+        "adaptive_linear",
+        "neural_ode",
+        "flow_matching",
+        "introspection",
+        "wnn",
+        "wnn_plus",
+    )
+    assert wrapper_names() == ("damped", "trust_region", "per_kind", "blended", "best_of")
+    assert forecaster_names() == closed_form_names() + learned_names() + wrapper_names()
 
 
 def test_options_reach_the_constructor() -> None:
@@ -28,7 +59,7 @@ def test_options_reach_the_constructor() -> None:
 
 def test_unknown_names_and_options_are_refused() -> None:
     """The message names what there is."""
-    with pytest.raises(ModelError, match=r"no forecaster 'cubic'. There are: hold, linear, .*neural_ode\."):
+    with pytest.raises(ModelError, match=r"no forecaster 'cubic'. There are: hold, linear, .*best_of\."):
         make_forecaster("cubic")
     with pytest.raises(ModelError, match="'linear' has no option 'window'. It has: history, stream"):
         make_forecaster("linear", window=3)

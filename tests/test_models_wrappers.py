@@ -30,6 +30,7 @@ from deadreckon.models import (
     save_forecaster,
 )
 from deadreckon.models.blended import mix
+from deadreckon.models.fitting import Examples
 
 LAYOUT = small_layout()
 HORIZONS = [10, 40]
@@ -147,13 +148,13 @@ def test_best_of_takes_the_winner_of_each_horizon() -> None:
     wrapper = BestOf(members)
     fit(wrapper)
     validation = some_cases(1)
+    weights = Examples.of(validation, wrapper, validation).weights[len(validation) :]
     for horizon in HORIZONS:
         errors = [0.0] * len(members)
-        for case in validation:
-            energy = float(case.window.values.diff(dim=0).double().square().sum())
+        for case, weight in zip(validation, weights.tolist(), strict=True):
             for position, member in enumerate(members):
                 wrong = one(member, case.window, horizon)[0] - case.targets[horizon]
-                errors[position] += float(wrong.double().square().sum()) / energy
+                errors[position] += float(wrong.double().square().sum()) * weight
         assert wrapper.choice(horizon) is members[errors.index(min(errors))]
     window = some_window()
     for horizon, trained in ((5, 10), (11, 40), (100, 40)):
@@ -308,6 +309,20 @@ def test_unfitted_and_half_fitted_wrappers_say_so(make) -> None:
         wrapper.load_state_dict({**state, "x.y": torch.zeros(1)})
     assert not wrapper.fitted
     assert wrapper.state_dict() == {}
+
+
+def test_a_failed_load_leaves_everything_as_it_was() -> None:
+    """Members that were loaded already are put back when a later part of the state is damaged."""
+    wrapper, other = Blended((TunedLine(),)), Blended((TunedLine(),))
+    fit(wrapper)
+    fit(other, seed=4)
+    before, damaged = wrapper.state_dict(), other.state_dict()
+    assert not torch.equal(before["0.gain"], damaged["0.gain"])
+    damaged["own.mixture"] = -damaged["own.mixture"]
+    with pytest.raises(NotFittedError, match="'mixture' of 'blended' must not be negative"):
+        wrapper.load_state_dict(damaged)
+    after = wrapper.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
 
 
 def test_a_failed_fit_leaves_everything_as_it_was() -> None:
