@@ -1,4 +1,4 @@
-"""The few coordinates in which a neural differential equation lives, and examples expressed in them."""
+"""The principal components of one run's path, and examples expressed in them."""
 
 from typing import NamedTuple
 
@@ -10,8 +10,10 @@ from ..forecast.coordinates import PCACoordinates
 from ..forecast.errors import WindowError
 from .errors import FittingError
 from .fitting import Examples
-from .motion import deviations, random_walk, working_dtype
+from .motion import working_dtype
+from .pieces import filled
 from .polynomial import Design
+from .rows import chunks, deviations_in
 
 MAX_PCA_CASES = 32  # two rows each; more rows cost memory and hardly turn the leading components
 SMALLEST_UNIT = 1e-3  # of the largest; components that hardly vary must not blow up what leaves the training range
@@ -37,7 +39,7 @@ class Frame(NamedTuple):
         """The frame of the training cases' newest rows and farthest targets.
 
         Args:
-            examples: at most 32 of the training cases are used, evenly spread.
+            examples: of one layout; at most 32 of the training cases are used, evenly spread.
             rank: number of components.
             previous: the components are turned to lie as close to these as can be, so that a network fitted in the old
                 frame starts with a meaning in the new one (orthogonal Procrustes problem, Schoenemann 1966).
@@ -72,12 +74,23 @@ class Frame(NamedTuple):
         """
         design = Design.of(window.steps, degree=1)
         slope = (design.weights(1) - design.weights(0))[:-1] * self.spacing
-        rows = deviations(window)
-        return self.project(window.last.to(rows.dtype) - self.mean.to(rows)), self.project(slope.to(rows) @ rows)
+        position, velocity = torch.zeros_like(self.unit), torch.zeros_like(self.unit)
+        for _, span in chunks(window.layout):
+            rows = deviations_in(window, span)
+            basis = self.basis[:, span].to(rows)
+            position += (basis @ (window.last[span].to(rows) - self.mean[span].to(rows))).double().cpu()
+            velocity += (basis @ (slope.to(rows) @ rows)).double().cpu()
+        return position, velocity
 
     def project(self, change: Tensor) -> Tensor:
         """The components of a change of the parameters, `[..., rank]` float64 of `[..., param]`."""
         return (change @ self.basis.to(change).T).double().cpu()
+
+    def moved(self, last: Tensor, displacement: Tensor) -> Tensor:
+        """`last` `[param]` displaced by `[rank]`, in its type."""
+        dtype = working_dtype(last.dtype)
+        along = displacement.to(device=last.device, dtype=dtype)
+        return filled(last, lambda span: last[span].to(dtype) + along @ self.basis[:, span].to(along))
 
 
 class Latents(NamedTuple):
@@ -86,18 +99,16 @@ class Latents(NamedTuple):
     Attributes:
         start: position of the newest row, `[case, rank]`.
         velocity: per unit of time, `[case, rank]`.
-        targets: displacements since the newest row, `[horizon, case, rank]`.
-        outside: squared length of the part of these that the frame cannot express, `[horizon, case]`.
-        persistence: weighted sum of their squared lengths over cases, `[horizon]`.
-        weights: of each case, `[case]`.
+        targets: displacements since the newest row, `[case, horizon, rank]`.
+        persistence: their squared lengths in parameter space, `[case, horizon]`.
+        outside: what of these the frame cannot express, `[case, horizon]`.
     """
 
     start: Tensor
     velocity: Tensor
     targets: Tensor
-    outside: Tensor
     persistence: Tensor
-    weights: Tensor
+    outside: Tensor
 
     @classmethod
     def of(cls, examples: Examples, part: slice, frame: Frame) -> "Latents":
@@ -105,50 +116,16 @@ class Latents(NamedTuple):
         starts, targets, lengths = [], [], []
         for case in examples.cases[part]:
             starts.append(frame.encode(case.window))
-            moved = displacements(examples, case.window.last, case.targets)
+            last = case.window.last
+            dtype = working_dtype(last.dtype)
+            moved = torch.stack([case.targets[horizon].to(dtype) for horizon in examples.horizons]) - last.to(dtype)
             targets.append(frame.project(moved))
             lengths.append(torch.stack([row.double().square().sum() for row in moved]).cpu())
-        target, length = torch.stack(targets, dim=1), torch.stack(lengths, dim=1)
-        weights = examples.weights[part]
+        target, length = torch.stack(targets), torch.stack(lengths)
         return cls(
             torch.stack([position for position, _ in starts]),
             torch.stack([velocity for _, velocity in starts]),
             target,
+            length,
             (length - target.square().sum(dim=-1)).clamp(min=0),
-            length @ weights,
-            weights,
         )
-
-    def squared_errors(self, moved: Tensor) -> Tensor:
-        """Weighted sums over cases of the squared error of displacements `[horizon, case, rank]`: `[horizon]`."""
-        return ((moved - self.targets).square().sum(dim=-1) + self.outside) @ self.weights
-
-
-def displacements(examples: Examples, last: Tensor, targets: dict[int, Tensor]) -> Tensor:
-    """Where the targets lie from the newest row, `[horizon, param]`, float32 or wider."""
-    dtype = working_dtype(last.dtype)
-    return torch.stack([targets[horizon].to(dtype) for horizon in examples.horizons]) - last.to(dtype)
-
-
-def relative_variance(examples: Examples, part: slice, frame: Frame, moved: Tensor) -> Tensor:
-    """Squared error over the window's squared motion, for each tensor, `[horizon, tensor]`, float64.
-
-    Args:
-        examples: the cases.
-        part: which of them.
-        frame: the coordinates of `moved`.
-        moved: forecast displacements, `[horizon, case, rank]`.
-    """
-    layout = examples.cases[0].window.layout
-    errors = torch.zeros(len(examples.horizons), len(layout), dtype=torch.float64)
-    motion = torch.zeros(len(layout), dtype=torch.float64)
-    for index, (case, weight) in enumerate(zip(examples.cases[part], examples.weights[part], strict=True)):
-        true = displacements(examples, case.window.last, case.targets)
-        wrong = true - moved[:, index].to(true) @ frame.basis.to(true)
-        sigma = random_walk(case.window)
-        for position, spec in enumerate(layout):
-            errors[:, position] += weight * wrong[:, spec.span].double().square().sum(dim=1).cpu()
-            motion[position] += weight * sigma[spec.span].double().square().sum().cpu()
-    overall = errors.sum(dim=1, keepdim=True) / motion.sum()
-    # A tensor that stood still here tells nothing about its errors; all of them together do.
-    return torch.where(motion > 0, errors / motion.where(motion > 0, 1.0), overall)

@@ -13,13 +13,12 @@ from ..forecast.errors import NotFittedError, WindowError
 from .errors import FittingError
 from .fitting import Budget, Examples, FitResult, FittableForecaster, relative_error
 from .horizons import between
-from .motion import deviations, random_walk
-from .normal_equations import NormalEquations
+from .motion import random_walk
+from .normal_equations import NormalEquations, best_ridge
 from .options import require_choice, require_integer
+from .rows import combine, scaled_by_tensor
 from .stored_state import require_horizons, require_tensors
 
-# Relative to the mean eigenvalue of the normal equations. The last is persistence: no coefficient at all.
-RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, float("inf"))
 # A group with fewer numbers to learn from than this many per coefficient uses the coefficients of all.
 SAMPLES_PER_COEFFICIENT = 20
 
@@ -45,7 +44,8 @@ class LearnedLinear(FittableForecaster):
         history: rows in the window, at least 2.
         per: which coordinates share coefficients: those of a `tensor`, of all tensors of one `kind`, or `all`. A tensor
             that has fewer than 20 numbers for each coefficient to learn from, and one that was not there when it was
-            fitted, uses those of all. `kind` or `all` if it is to be used on another network.
+            fitted, uses those of all. `kind` or `all` if it is to be fitted to runs of several networks, or used on
+            another one than it was fitted to.
         stream: the stream it forecasts.
 
     Raises:
@@ -100,56 +100,50 @@ class LearnedLinear(FittableForecaster):
         return self._each(learned, window, horizons)
 
     def _each(self, learned: "_Learned", window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
-        rows, sigma = deviations(window), random_walk(window)
+        sigma = random_walk(window)
         group_of = _groups(window.layout, self.per, learned.groups)
         for horizon in horizons:
-            coefficients = between(learned.horizons, learned.coefficients, horizon).to(rows)
-            factor = between(learned.horizons, learned.variance, horizon).sqrt().to(rows)
-            mean, scale = window.last.to(rows.dtype).clone(), torch.empty_like(sigma)
-            for spec, group in zip(window.layout, group_of, strict=True):
-                mean[spec.span] += coefficients[group] @ rows[:, spec.span]
-                torch.mul(sigma[spec.span], factor[group], out=scale[spec.span])
-            dtype = window.values.dtype
-            yield Forecast(horizon, mean.to(dtype), scale.to(dtype))
+            coefficients = between(learned.horizons, learned.coefficients, horizon)[group_of]
+            factor = between(learned.horizons, learned.variance, horizon).sqrt()[group_of]
+            scale = scaled_by_tensor(sigma, factor, window.layout).to(window.values.dtype)
+            yield Forecast(horizon, combine(window, coefficients), scale)
 
     @override
     def fit_to(self, examples: Examples, budget: Budget, generator: torch.Generator) -> FitResult:
-        spacings = {gap for case in examples.cases for gap in case.window.steps.diff().tolist()}
-        if len(spacings) > 1:
-            raise FittingError(f"All rows must be equally far apart, got spacings {sorted(spacings)}.")
-        layout = examples.cases[0].window.layout
-        train = NormalEquations.of(examples, examples.training)
-        valid = NormalEquations.of(examples, examples.validation)
-        names = self._names(layout, examples.num_training)
-        group_of = torch.tensor(_groups(layout, self.per, names))
-        train_by_group, valid_by_group = train.grouped(group_of, len(names)), valid.grouped(group_of, len(names))
+        if self.per == "tensor":
+            examples.layout  # noqa: B018  # refuses tensors of several networks, whose names may mean unlike things
+        spacing = examples.spacing
+        names = self._names(examples)
 
-        candidates = torch.stack([train_by_group.solve(torch.tensor(ridge)) for ridge in RIDGES])
-        errors = torch.stack([valid_by_group.squared_error(coefficients) for coefficients in candidates])
-        best = errors.argmin(dim=0)  # [horizon, group]
-        chosen = candidates.gather(0, best[None, :, :, None].expand(1, *candidates.shape[1:]))[0]
-        variance = valid_by_group.squared_error(chosen) / valid_by_group.motion.where(valid_by_group.motion > 0, 1.0)
+        def groups_of(layout: Layout) -> list[int]:
+            return _groups(layout, self.per, names)
+
+        train = NormalEquations.of(examples, examples.training, groups_of, len(names))
+        valid = NormalEquations.of(examples, examples.validation, groups_of, len(names))
+        pooled_train, pooled_valid = train.pooled(), valid.pooled()
+        chosen, ridges = best_ridge(pooled_train, pooled_valid)
+        variance = pooled_valid.squared_error(chosen) / pooled_valid.motion.where(pooled_valid.motion > 0, 1.0)
         # A group that stood still in the validation cases tells nothing about its errors; all of them together do.
-        variance = variance.where(valid_by_group.motion > 0, variance[:, :1])
-        final = (train_by_group + valid_by_group).solve(torch.tensor(RIDGES)[best])
+        variance = variance.where(pooled_valid.motion > 0, variance[:, :1])
+        final = (pooled_train + pooled_valid).solve(ridges)
         if not bool(torch.isfinite(final).all() and torch.isfinite(variance).all()):
             raise FittingError("The normal equations overflow: the values are too large to fit.")
         trained = torch.tensor(examples.horizons)
-        self._learned = _Learned(names, spacings.pop(), trained, final.contiguous(), variance.contiguous())
-        of_tensor = chosen[:, group_of]
+        self._learned = _Learned(names, spacing, trained, final.contiguous(), variance.contiguous())
         return FitResult(
             1,
-            float(relative_error(train.squared_error(of_tensor).sum(dim=1), train.persistence.sum(dim=1))),
-            float(relative_error(valid.squared_error(of_tensor).sum(dim=1), valid.persistence.sum(dim=1))),
+            float(relative_error(train.squared_error(chosen).sum(dim=1), train.persistence.sum(dim=1))),
+            float(relative_error(valid.squared_error(chosen).sum(dim=1), valid.persistence.sum(dim=1))),
             "solved",
         )
 
-    def _names(self, layout: Layout, num_cases: int) -> list[str]:
+    def _names(self, examples: Examples) -> list[str]:
         """The groups with enough numbers to learn from; the first stands for all."""
         numbers: dict[str, int] = {}
-        for spec in layout:
-            key = _key(spec.name, spec.kind, self.per)
-            numbers[key] = numbers.get(key, 0) + spec.numel * num_cases
+        for case in examples.cases[examples.training]:
+            for spec in case.window.layout:
+                key = _key(spec.name, spec.kind, self.per)
+                numbers[key] = numbers.get(key, 0) + spec.numel
         enough = SAMPLES_PER_COEFFICIENT * (self.history - 1)
         return [""] + [key for key, count in numbers.items() if key and count >= enough]
 

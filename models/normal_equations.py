@@ -1,16 +1,63 @@
-"""Ridge regression of targets on rows, shared by groups of coordinates."""
+"""Sums of squares and products from which the error of every linear combination of rows follows."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..forecast import Case, Layout
 from .fitting import Examples
-from .motion import deviations, random_walk
+from .rows import chunks
+
+# Relative to the mean eigenvalue of the normal equations. The last is persistence: no coefficient at all.
+RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, float("inf"))
+GroupsOf = Callable[[Layout], Sequence[int]]  # the group of each tensor of a layout
+
+
+class CaseSums(NamedTuple):
+    """What a case tells about linear combinations of its rows, tensor by tensor, float64.
+
+    With D the rows' deviations from the newest row and Y the targets' displacements from it, both of one tensor, the
+    squared error of Y = C D is |Y|^2 - 2 <C, Y D'> + <C, C D D'>. Training never has to touch the parameters again.
+
+    Attributes:
+        gram: D D', `[tensor, time - 1, time - 1]`.
+        cross: Y D', `[tensor, horizon, time - 1]`.
+        persistence: squared lengths of the rows of Y, `[tensor, horizon]`.
+        motion: sum over coordinates of the squared `random_walk` of the window, `[tensor]`.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    persistence: Tensor
+    motion: Tensor
+
+    @classmethod
+    def of(cls, case: Case, horizons: Sequence[int]) -> "CaseSums":
+        """The sums of one case, in pieces of the parameters that stay in the cache."""
+        window = case.window
+        size, num_tensors, num_horizons = len(window) - 1, len(window.layout), len(horizons)
+        sums = cls(
+            torch.zeros(num_tensors, size, size, dtype=torch.float64),
+            torch.zeros(num_tensors, num_horizons, size, dtype=torch.float64),
+            torch.zeros(num_tensors, num_horizons, dtype=torch.float64),
+            torch.zeros(num_tensors, dtype=torch.float64),
+        )
+        gaps = window.steps.diff().double().unsqueeze(1) * size
+        for index, span in chunks(window.layout):
+            values = window.values[:, span].double()
+            rows = values[:-1] - values[-1]
+            wanted = torch.stack([case.targets[horizon][span].double() for horizon in horizons]) - values[-1]
+            sums.gram[index] += (rows @ rows.T).cpu()
+            sums.cross[index] += (wanted @ rows.T).cpu()
+            sums.persistence[index] += wanted.square().sum(dim=1).cpu()
+            sums.motion[index] += (values.diff(dim=0).square() / gaps.to(values.device)).sum().cpu()
+        return sums
 
 
 class NormalEquations(NamedTuple):
-    """Sums over cases and coordinates from which every squared error of a linear combination follows, float64.
+    """Sums over cases and the tensors of a group, from which ridge regression and its errors follow, float64.
 
     Attributes:
         gram: rows times rows, `[group, time - 1, time - 1]`.
@@ -25,44 +72,43 @@ class NormalEquations(NamedTuple):
     motion: Tensor
 
     @classmethod
-    def of(cls, examples: Examples, part: slice) -> "NormalEquations":
-        """The sums over a part of the cases, one group a tensor, each case times its weight."""
-        layout = examples.cases[0].window.layout
-        size, num_rows, num_horizons = len(layout), len(examples.cases[0].window) - 1, len(examples.horizons)
+    def of(cls, examples: Examples, part: slice, groups_of: GroupsOf, num_groups: int) -> "NormalEquations":
+        """The sums over a part of the cases, each case times its weight; every tensor counts in its group only.
+
+        Args:
+            examples: cases of one or of many layouts.
+            part: which of them.
+            groups_of: the groups of a layout's tensors, each below `num_groups`.
+            num_groups: how many groups there are.
+        """
+        size, num_horizons = len(examples.cases[0].window) - 1, len(examples.horizons)
         sums = cls(
-            torch.zeros(size, num_rows, num_rows, dtype=torch.float64),
-            torch.zeros(num_horizons, size, num_rows, dtype=torch.float64),
-            torch.zeros(num_horizons, size, dtype=torch.float64),
-            torch.zeros(size, dtype=torch.float64),
+            torch.zeros(num_groups, size, size, dtype=torch.float64),
+            torch.zeros(num_horizons, num_groups, size, dtype=torch.float64),
+            torch.zeros(num_horizons, num_groups, dtype=torch.float64),
+            torch.zeros(num_groups, dtype=torch.float64),
         )
-        for case, weight in zip(examples.cases[part], examples.weights[part], strict=True):
-            rows, sigma = deviations(case.window), random_walk(case.window)
-            last = case.window.last.to(rows.dtype)
-            targets = torch.stack([case.targets[horizon].to(rows.dtype) - last for horizon in examples.horizons])
-            for index, spec in enumerate(layout):
-                own, wanted = rows[:, spec.span].double(), targets[:, spec.span].double()
-                sums.gram[index] += weight * (own @ own.T).cpu()
-                sums.cross[:, index] += weight * (wanted @ own.T).cpu()
-                sums.persistence[:, index] += weight * wanted.square().sum(dim=1).cpu()
-                sums.motion[index] += weight * sigma[spec.span].double().square().sum().cpu()
+        for case, weight in zip(examples.cases[part], examples.weights[part].tolist(), strict=True):
+            own = CaseSums.of(case, examples.horizons)
+            group_of = torch.tensor(groups_of(case.window.layout))
+            sums.gram.index_add_(0, group_of, own.gram, alpha=weight)
+            sums.cross.index_add_(1, group_of, own.cross.transpose(0, 1), alpha=weight)
+            sums.persistence.index_add_(1, group_of, own.persistence.T, alpha=weight)
+            sums.motion.index_add_(0, group_of, own.motion, alpha=weight)
         return sums
 
     def __add__(self, other: "NormalEquations") -> "NormalEquations":  # type: ignore[override]
         return NormalEquations(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
-    def grouped(self, group_of: Tensor, num_groups: int) -> "NormalEquations":
-        """Tensors summed by group, `group_of` `[tensor]`; group 0 is the sum of all tensors, whatever their group."""
+    def pooled(self) -> "NormalEquations":
+        """The same with the sum of all groups as group 0, in which tensors find what their own group does not tell."""
 
-        def regroup(values: Tensor, axis: int) -> Tensor:
-            shape = list(values.shape)
-            shape[axis] = num_groups
-            result = torch.zeros(shape, dtype=values.dtype).index_add_(axis, group_of, values)
+        def pool(values: Tensor, axis: int) -> Tensor:
+            result = values.clone()
             result.select(axis, 0).copy_(values.sum(dim=axis))
             return result
 
-        return NormalEquations(
-            regroup(self.gram, 0), regroup(self.cross, 1), regroup(self.persistence, 1), regroup(self.motion, 0)
-        )
+        return NormalEquations(pool(self.gram, 0), pool(self.cross, 1), pool(self.persistence, 1), pool(self.motion, 0))
 
     def solve(self, ridge: Tensor) -> Tensor:
         """Coefficients `[horizon, group, time - 1]`; `ridge`, relative, is one number or `[horizon, group]`."""
@@ -80,3 +126,17 @@ class NormalEquations(NamedTuple):
         linear = (coefficients * self.cross).sum(dim=-1)
         square = torch.einsum("hgi,gij,hgj->hg", coefficients, self.gram, coefficients)
         return (self.persistence - 2 * linear + square).clamp(min=0)
+
+
+def best_ridge(training: NormalEquations, validation: NormalEquations) -> tuple[Tensor, Tensor]:
+    """The ridge of least validation error for each group and horizon.
+
+    Returns:
+        The coefficients fitted with it to the training sums, `[horizon, group, time - 1]`, and the ridges,
+        `[horizon, group]`.
+    """
+    candidates = torch.stack([training.solve(torch.tensor(ridge)) for ridge in RIDGES])
+    errors = torch.stack([validation.squared_error(coefficients) for coefficients in candidates])
+    best = errors.argmin(dim=0)
+    chosen = candidates.gather(0, best[None, :, :, None].expand(1, *candidates.shape[1:]))[0]
+    return chosen, torch.tensor(RIDGES)[best]

@@ -105,6 +105,14 @@ class TrainableForecaster(FittableForecaster):
         """What is added to the error in training only, 0-d; `None` for nothing."""
         return None
 
+    def training_error(self, network: nn.Module, items: TrainingItems) -> Tensor:
+        """What training reduces, 0-d, differentiable: the error itself, unless a forecaster learns from something else.
+
+        Whatever it is, the network is chosen by `relative_error` of the validation items. Random numbers that it needs
+        are drawn in `items`, once, so that every training loop sees the same ones.
+        """
+        return self.relative_error(network, items)
+
     @final
     def relative_error(self, network: nn.Module, items: TrainingItems) -> Tensor:
         """Squared error over that of persistence, averaged over items and horizons, 0-d, differentiable."""
@@ -121,7 +129,7 @@ class TrainableForecaster(FittableForecaster):
             validation = self.items(examples, examples.validation, generator)
 
             def training_error() -> Tensor:
-                error = self.relative_error(network, self.batch(training, generator))
+                error = self.training_error(network, self.batch(training, generator))
                 penalty = self.penalty(network)
                 return error if penalty is None else error + penalty
 

@@ -47,12 +47,14 @@ def test_options_reach_the_constructor() -> None:
     """Options given by name are those of the object."""
     made = make_forecaster("neural_ode", rank=3, stream="updates", adjoint=True)
     assert made.options == {
+        "coordinates": "window",
         "rank": 3,
         "width": 32,
-        "history": 5,
+        "history": 8,
         "method": "rk4",
-        "step_size": 2.0,
+        "step_size": 4.0,
         "adjoint": True,
+        "jacobian_penalty": 0.0,
         "stream": "updates",
     }
 
@@ -81,6 +83,8 @@ def test_unknown_names_and_options_are_refused() -> None:
         ("neural_ode", {"step_size": "1"}, "`step_size` must be a finite number above 0, got '1'"),
         ("neural_ode", {"method": "euler"}, "`method` must be one of 'rk4', 'dopri5', got 'euler'"),
         ("neural_ode", {"adjoint": 1}, "`adjoint` must be true or false, got 1"),
+        ("neural_ode", {"coordinates": "fft"}, "`coordinates` must be one of 'window', 'pca', got 'fft'"),
+        ("neural_ode", {"jacobian_penalty": -1}, "`jacobian_penalty` must be a finite number of at least 0, got -1"),
     ],
 )
 def test_bad_values_are_refused(name: str, options: dict[str, object], message: str) -> None:
