@@ -68,7 +68,7 @@ def card(name: str, fit: Mapping[str, Any], score: Mapping[str, Any], folder: Pa
     lines = [
         f"# {name}",
         "",
-        f"A `{forecaster.name}` for the weights of any network in training, recorded every {data['spacing']} steps.",
+        f"The forecaster `{forecaster.name}` for the weights of any network, recorded every {data['spacing']} steps.",
         f"Options: `{json.dumps(forecaster.options)}`. {data['num_numbers']:,} learned numbers.",
         "",
         f'`deadreckon.models.load_pretrained("{name}")`',

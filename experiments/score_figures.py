@@ -195,7 +195,7 @@ def skill_in_groups(score: Data, group: str, path: str | Path) -> Path:
 def cost_against_skill(score: Data, path: str | Path) -> Path:
     """Skill over what a forecast costs, a panel for each horizon.
 
-    Those that have their names are the ones that no other is both better and cheaper than.
+    The best of each family has its name.
 
     Args:
         score: as in a result.
@@ -222,15 +222,16 @@ def cost_against_skill(score: Data, path: str | Path) -> Path:
                 for row in overall(score, horizon)
             ]
             points = sorted(point for point in points if point[0] > 0 and not math.isnan(point[1]))
-            best, named = -math.inf, 0
+            best = {families[name]: name for _, _, name in sorted(points, key=lambda point: point[1])}
+            named = 0
             for cost, skill, name in points:
                 color, marker = FAMILY_LOOK[families[name]]
                 axes.plot(cost, _floored(skill), marker, color=color, markersize=6, alpha=0.9)
-                if skill > max(best, FLOOR) and name != HOLD:
-                    best, named = skill, named + 1
+                if best[families[name]] == name and skill > FLOOR and name != HOLD:
+                    named += 1
                     # By turns above and below the mark, as neighbours are close to each other.
-                    offset, anchor = ((0, 7), "bottom") if named % 2 else ((0, -7), "top")
-                    look: dict[str, Any] = {"fontsize": 9, "ha": "center", "va": anchor}
+                    offset, anchor = ((0, 7), "bottom") if named % 2 else ((0, -9), "top")
+                    look: dict[str, Any] = {"fontsize": 9, "ha": "center", "va": anchor, "color": color}
                     axes.annotate(label(name), (cost, skill), xytext=offset, textcoords="offset points", **look)
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1,) if max(known) > 200 * min(known) else (1, 2, 5)))

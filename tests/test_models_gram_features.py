@@ -66,6 +66,14 @@ def test_features_of_a_zigzag_and_a_slowing_path() -> None:
     assert lengths[-1] == -LARGEST_LOG
 
 
+def test_cosines_are_listed_by_lag() -> None:
+    """Steps that repeat every third time, at right angles otherwise, line up three and six apart only."""
+    steps = torch.eye(3, dtype=torch.float64).repeat(3, 1)[: HISTORY - 1]
+    found = features_of(torch.cat((torch.zeros(1, 3, dtype=torch.float64), steps.cumsum(0))))
+    for lag in range(1, HISTORY - 1):
+        assert found[f"cosine of steps {lag} apart"] == pytest.approx(float(lag % 3 == 0), abs=1e-9)
+
+
 def test_features_do_not_depend_on_coordinates_or_their_unit() -> None:
     """Permuting, mirroring, rotating and scaling the coordinates leaves every feature as it is."""
     rows = drifting_rows(HISTORY, 24, seeded(1)).double()
@@ -146,6 +154,15 @@ def test_the_first_direction_is_the_line_and_the_second_the_bend() -> None:
     torch.testing.assert_close(
         combine(parabola, frame.coefficients(coordinates)[0, 0]), combine(parabola, oldest), rtol=1e-6, atol=1e-6
     )
+
+
+def test_each_direction_points_where_its_power_of_time_grows() -> None:
+    """On a path made of orthonormal polynomials in as many directions, they are found with their leading signs."""
+    axes = torch.linalg.qr(torch.randn(30, 4, generator=seeded(12), dtype=torch.float64))[0].T
+    polynomials = torch.linalg.qr(torch.linspace(-1, 1, HISTORY, dtype=torch.float64)[:, None] ** torch.arange(5))
+    window = window_of((polynomials.Q * polynomials.R.diagonal().sign())[:, 1:] @ axes)
+    directions = frame_of(window, 4).combinations[0] @ deviations_in(window, slice(None))
+    torch.testing.assert_close(directions / motion(gram(window)).sqrt(), axes)
 
 
 def test_the_velocity_is_that_of_a_parabola_at_its_end_along_the_line() -> None:

@@ -180,6 +180,25 @@ def test_tensors_that_stand_still_do_no_harm() -> None:
         assert bool((forecast.scale[:40] > 0).all())
 
 
+def test_a_case_counts_the_same_in_any_unit() -> None:
+    """Some cases in a unit a thousand times larger change neither coefficients nor errors."""
+    rows = drifting_rows(40, 30, torch.Generator().manual_seed(8)).double()
+    cases = cases_of(rows, range(40), 4, [1, 3], flat_layout(30))
+    large = [
+        Case(
+            replace(case.window, values=case.window.values * 1000),
+            {horizon: target * 1000 for horizon, target in case.targets.items()},
+        )
+        if index % 2
+        else case
+        for index, case in enumerate(cases)
+    ]
+    plain, mixed = LearnedLinear(history=4), LearnedLinear(history=4)
+    errors = [fit(plain, cases).validation_error, fit(mixed, large).validation_error]
+    assert errors[1] == pytest.approx(errors[0])
+    torch.testing.assert_close(mixed.state_dict()["coefficients"], plain.state_dict()["coefficients"])
+
+
 def test_slow_cases_count_as_much_as_fast_ones() -> None:
     """A run whose later motion is a thousandth of its earlier one is fitted for the later one as well."""
     fast, slow = autoregressive_rows(14, KNOWN, 30), autoregressive_rows(40, torch.tensor([0.2, 0.1, 0.5]), 30) * 1e-3
