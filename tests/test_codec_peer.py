@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 
+import pytest
 import torch
 from codec_streams import LAYOUTS, ar1_stream, gradient_stream
 from torch import Tensor
@@ -48,6 +49,7 @@ def _streams() -> list[tuple[str, list[Tensor], Layout, CodecConfig]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_separate_process_decodes_500_packets_to_the_same_bits(tmp_path):
     """Over 500 packets of each stream, the bits that another process decodes are the encoder's reconstructions."""
     links, expected = [], {}

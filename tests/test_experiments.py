@@ -116,6 +116,7 @@ def test_what_compare_says_can_be_made_again(recorded: Path, tmp_path: Path) -> 
     assert all(row["skill"] == 0 for row in data["skill"] if row["forecaster"] == "hold")
 
 
+@pytest.mark.slow
 def test_hold_instead_of_a_forecaster_changes_the_numbers(recorded: Path, tmp_path: Path) -> None:
     """With persistence in its place a forecaster's skill, its bits as a front-end and its jumps all become others."""
     with_linear = _compare(tmp_path / "a", recorded / "trajectory", predictors=("linear",), forecasters=("linear",))

@@ -235,6 +235,7 @@ def test_window_coordinates_answer_longer_horizons() -> None:
     assert float((far.mean - near.mean).norm()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coordinates", ["window", "pca"])
 def test_the_jacobian_penalty_makes_the_field_gentler(coordinates: Coordinates) -> None:
     """Trained with it, the field's Jacobian along the paths is less than half as large as without."""
