@@ -8,6 +8,8 @@ from ..forecast import Forecaster, LearnedForecaster
 from ..models import forecaster_names, load_forecaster, make_forecaster
 from .errors import OptionError
 from .measures import REFERENCE_FORECASTER as HOLD
+from .results import FILE_NAME, read_result
+from .runs import RecordedRun
 from .score_verdicts import CLOSED, CONTROL, LEARNED
 
 SAVED = "forecaster.safetensors"  # what `fit` writes into its folder
@@ -91,6 +93,25 @@ def find_contestants(forecasters: Sequence[str], controls: Sequence[str], fit_in
             f"{needy[0]!r} has to be fitted first. Name a file that `deadreckon fit` wrote, or set `fit_in_run`."
         )
     return contestants
+
+
+def known_to(contestant: Contestant, runs: Sequence[RecordedRun]) -> tuple[int, list[str]]:
+    """How many of the runs a forecaster was fitted to or chosen by, and of which of their tasks it has seen any run.
+
+    What it was fitted to is told by the result that `fit` wrote beside it; nothing is known about other files.
+
+    Raises:
+        ResultError: if that result is damaged.
+    """
+    place = Path(contestant.source).parent / FILE_NAME
+    if not contestant.source or not place.is_file():
+        return 0, []
+    result = read_result(place)
+    if result.kind != "fit":
+        return 0, []
+    seen = {Path(run["folder"]).resolve() for run in result.data["runs"]}
+    tasks = {run["task"] for run in result.data["runs"]}
+    return sum(run.folder.resolve() in seen for run in runs), sorted(tasks & {run.task for run in runs})
 
 
 def _file(item: str) -> Path:

@@ -251,7 +251,12 @@ SCORE = Record(
         "spacing": COUNT,
         "horizons": Items(COUNT),
         "resamples": COUNT,
-        "forecasters": Items(Record({"name": TEXT, "family": TEXT, "source": TEXT, "num_numbers": COUNT})),
+        "forecasters": Items(
+            Record(
+                {"name": TEXT, "family": TEXT, "source": TEXT, "num_numbers": COUNT},
+                {"known_runs": (COUNT, 0), "known_tasks": (Items(TEXT), [])},
+            )
+        ),
         "runs": Items(
             Record(
                 {

@@ -21,7 +21,7 @@ from ..models import (
     make_forecaster,
 )
 from ..models.threads import one_thread
-from .contestants import Contestant, find_contestants
+from .contestants import Contestant, find_contestants, known_to
 from .errors import OptionError
 from .files import write_whole
 from .fit_options import ScoreOptions
@@ -97,10 +97,7 @@ def run(options: ScoreOptions) -> None:
         "horizons": list(request.horizons),
         "resamples": options.resamples,
         "fit_in_run": options.fit_in_run,
-        "forecasters": [
-            {"name": item.name, "family": item.family, "source": item.source, "num_numbers": item.num_numbers}
-            for item in families.values()
-        ],
+        "forecasters": [_entry(item, runs) for item in families.values()],
         "runs": about,
         "skill": skill_rows(
             tallies,
@@ -124,6 +121,19 @@ def run(options: ScoreOptions) -> None:
     finish(logger)
     console = Console(soft_wrap=True)
     console.print(text, markup=False, highlight=False)
+
+
+def _entry(item: Contestant, runs: Sequence[RecordedRun]) -> dict[str, Any]:
+    """What is to be known about a forecaster."""
+    known_runs, known_tasks = known_to(item, runs)
+    return {
+        "name": item.name,
+        "family": item.family,
+        "source": item.source,
+        "num_numbers": item.num_numbers,
+        "known_runs": known_runs,
+        "known_tasks": known_tasks,
+    }
 
 
 def _prepared(

@@ -20,7 +20,7 @@ class Standing(NamedTuple):
         best_closed: the closed form with the highest skill; None without any.
         best_learned: the same among learned ones.
         winners: learned ones whose squared error is below that of every closed form outside the interval, the most
-            skilled first.
+            skilled first; not those that were fitted to runs they are scored on.
     """
 
     horizon: int
@@ -43,10 +43,13 @@ def _standing(score: Data, horizon: int) -> Standing:
     closed = [name for name in ranked if families[name] == CLOSED]
     learned = [name for name in ranked if families[name] == LEARNED]
     high = {(row["forecaster"], row["reference"]): row["high"] for row in score["against"] if row["horizon"] == horizon}
+    known = {item["name"] for item in score["forecasters"] if item.get("known_runs")}
     winners = [
         name
         for name in learned
-        if closed and all((bound := high.get((name, other))) is not None and bound < 1 for other in closed)
+        if closed
+        and name not in known
+        and all((bound := high.get((name, other))) is not None and bound < 1 for other in closed)
     ]
     return Standing(horizon, closed[0] if closed else None, learned[0] if learned else None, winners)
 
@@ -94,6 +97,7 @@ def scored(score: Data) -> list[str]:
         f"the same {count(sum(run['num_cases'] for run in score['runs']), 'case')} for each; the intervals hold for "
         "runs like these, and for no other task."
     ]
+    sentences += [_acquaintance(item, len(score["runs"])) for item in score["forecasters"] if item.get("known_tasks")]
     if score["fit_in_run"]:
         sentences.append(
             "Forecasters that needed it were fitted to the first part of each run; all were scored on the rest."
@@ -103,6 +107,16 @@ def scored(score: Data) -> list[str]:
     if left_out:
         sentences.append(f"{count(left_out, 'case')} with values that are not finite were left out.")
     return sentences
+
+
+def _acquaintance(item: Data, num_runs: int) -> str:
+    """What a forecaster has seen of the runs it is scored on."""
+    if item["known_runs"]:
+        return (
+            f"{item['name']} was fitted to, or chosen by, {item['known_runs']} of these {count(num_runs, 'run')}: its "
+            "skill here is no evidence, and it is not counted among those that beat anything."
+        )
+    return f"{item['name']} was fitted to other runs of {listing(item['known_tasks'])}: no task that it has not seen."
 
 
 def _of_horizon(score: Data, item: Standing) -> list[str]:

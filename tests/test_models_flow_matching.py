@@ -84,6 +84,24 @@ def test_the_loss_is_that_of_the_pieces_of_the_path() -> None:
     assert small.training_error(network, items).item() < losses[0]
 
 
+def test_the_loss_of_a_known_field() -> None:
+    """It is how far off the field's velocity at the drawn times is, over the length of each piece, by hand."""
+    forecaster = FlowMatching(HISTORY, rank=2)
+    network, items = prepared(forecaster, relaxing_cases())
+    with_constant_velocity(network, torch.tensor([0.3, -0.1]))
+    _, _, gram, cross, _, share, _ = items.items
+    points = WindowFrame(gram, 2).project(cross)
+    expected = 0.0
+    for piece, (begin, end) in enumerate(((0.0, 1.0), (1.0, 5.0), (5.0, 10.0))):
+        moved = points[:, piece] - (points[:, piece - 1] if piece else 0.0)
+        for draw in range(share.shape[1]):
+            time = begin + share[:, draw, piece] * (end - begin)
+            said = torch.tensor([0.3, -0.1]) / (1 + time).sqrt()[:, None] * (end - begin)
+            off = (said - moved).square().sum(dim=1)
+            expected += float((items.share[:, piece] * off).mean()) / share.shape[1] / 3
+    assert forecaster.training_error(network, items).item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_recovers_a_damped_flow() -> None:
     """Fitted to motion slowed by friction, it forecasts what comes next far better than hold and line."""
     forecaster = FlowMatching(HISTORY, rank=3)

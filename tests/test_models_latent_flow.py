@@ -148,6 +148,9 @@ def test_penalised_paths_are_those_without_penalty() -> None:
         flow = random_flow()
         found, steep = integrate_penalised(flow, unit_rows(), times, Solver(step_size=0.1, adjoint=adjoint), probe)
         torch.testing.assert_close(found, expected)
+        alone = torch.autograd.grad(found.square().sum(), list(flow.parameters()), retain_graph=True)
+        for one, two in zip(alone, plain.parameters(), strict=True):
+            torch.testing.assert_close(one, two.grad, rtol=1e-4, atol=1e-5)
         gradients = torch.autograd.grad(found.square().sum() + steep.sum(), list(flow.parameters()))
         steepness.append([one - two.grad for one, two in zip(gradients, plain.parameters(), strict=True)])  # type: ignore[operator]
     for direct, by_adjoint in zip(*steepness, strict=True):

@@ -14,12 +14,12 @@ import torch
 from matplotlib.figure import Figure
 from recorded_runs import Gains, write_corpus, write_run
 
-from deadreckon.experiments import plotting, report, report_forecasters, score, score_figures
+from deadreckon.experiments import fit, plotting, report, report_forecasters, score, score_figures
 from deadreckon.experiments.bootstrap import MIN_RUNS
 from deadreckon.experiments.cli import main
 from deadreckon.experiments.contestants import find_contestants
 from deadreckon.experiments.errors import OptionError
-from deadreckon.experiments.fit_options import ScoreOptions
+from deadreckon.experiments.fit_options import FitOptions, ScoreOptions
 from deadreckon.experiments.options import ReportOptions
 from deadreckon.experiments.results import read_result, write_result
 from deadreckon.experiments.run_cases import CaseRequest, read_cases
@@ -159,6 +159,19 @@ def test_every_closed_form_has_to_be_beaten_outside_the_interval() -> None:
     assert standings(data)[1].winners == []
 
 
+def test_what_was_fitted_to_the_scored_runs_beats_nothing() -> None:
+    """A forecaster that knows some of the runs is no winner, and it is said; knowing the task only is said, too."""
+    data = some_score()
+    (winner,) = {name for standing in standings(data) for name in standing.winners}
+    entry = next(item for item in data["forecasters"] if item["name"] == winner)
+    entry |= {"known_runs": 0, "known_tasks": ["digits"]}
+    assert standings(data)[1].winners == [winner]
+    assert any(f"{winner} was fitted to other runs of digits: no task" in line for line in scored(data))
+    entry["known_runs"] = 2
+    assert not any(standing.winners for standing in standings(data))
+    assert any(f"{winner} was fitted to, or chosen by, 2 of these" in line for line in scored(data))
+
+
 def test_too_little_is_no_verdict() -> None:
     """Few runs, no learned forecaster, and no interval lead to no claim."""
     assert headline(some_score(num_runs=MIN_RUNS - 1)).startswith("Nothing is said about what beats what: 5 runs")
@@ -281,6 +294,21 @@ def test_fitting_in_the_run_scores_on_what_comes_after(corpus: Path, tmp_path: P
     own = [line for line in lines if line["run"].endswith("digits_0")]
     assert sum(float(line["squared_error"]) for line in own) == pytest.approx(error, rel=1e-6)
     assert {item["name"]: item["family"] for item in data["forecasters"]}["learned_linear"] == "learned"
+
+
+def test_runs_that_a_fit_has_seen_are_recognised(corpus: Path, tmp_path: Path) -> None:
+    """`score` reads beside a fitted forecaster which runs it knows, whether it learned from them or chose by them."""
+    fit_options: dict[str, Any] = {"horizons": HORIZONS, **QUIET}
+    fit.run(FitOptions(runs=(str(corpus),), out=str(tmp_path / "fit"), forecaster="tuned_line", **fit_options))
+    chosen = ScoreOptions(
+        runs=(str(corpus),), forecasters=(str(tmp_path / "fit"),), out=str(tmp_path / "score"), **fit_options
+    )
+    score.run(chosen)
+    data = read_result(tmp_path / "score").data
+    entry = next(item for item in data["forecasters"] if item["name"] == "tuned_line")
+    assert entry["known_runs"] == len(data["runs"])
+    assert entry["known_tasks"] == sorted({run["task"] for run in data["runs"]})
+    assert next(item for item in data["forecasters"] if item["name"] == "hold")["known_runs"] == 0
 
 
 def test_equal_names_are_told_apart(tmp_path: Path) -> None:
