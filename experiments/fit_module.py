@@ -70,7 +70,7 @@ class ForecasterModule(LightningModule):
 
     @override
     def training_step(self, batch: TrainingItems, batch_idx: int) -> Tensor:
-        error = self._forecaster.relative_error(self.network, batch)
+        error = self._forecaster.training_error(self.network, batch)
         self._sum, self._count = self._sum + float(error.detach()), self._count + 1
         self.log(TRAINING_ERROR, error.detach(), batch_size=1)
         penalty = self._forecaster.penalty(self.network)
