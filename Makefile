@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 INSTALL ?= -e .[test]
 DEV ?= -e .[dev]
+# Whole files of tests to each process; one thread in each, because they would wait for each other.
+SPREAD ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: quickstart test slow check clean
 .DELETE_ON_ERROR:
@@ -11,7 +13,7 @@ quickstart: $(VENV)/.installed
 	$(VENV)/bin/deadreckon quickstart
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(SPREAD)
 
 slow: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -m slow

@@ -174,9 +174,7 @@ class RunsData(pl.LightningDataModule):
             generator = torch.Generator().manual_seed(self._seed)
             try:
                 examples = Examples.of(self.training_cases, forecaster, self.validation_cases)
-                network = forecaster.network(examples, generator)
-                training = forecaster.items(examples, examples.training, generator)
-                validation = forecaster.items(examples, examples.validation, generator)
+                network, training, validation = forecaster.start(examples, generator)
             except FittingError as error:
                 raise FittingError(self.explained(error)) from error
             self._start = Start(examples, network, training, validation, generator.get_state())

@@ -18,10 +18,10 @@ _KEY = "deadreckon_fit"  # of what is its own in Lightning's checkpoints
 
 
 class ForecasterModule(LightningModule):
-    """Minimises the relative error of a forecaster's network, as `deadreckon.models.training.train` does.
+    """Trains a forecaster's network, as `deadreckon.models.training.train` does.
 
-    Logs `train/error`, without the penalty, and `validation/error`: squared error over that of persistence, 1 for
-    standing still.
+    Logs `train/error`, what the forecaster says that training reduces, and `validation/error`: squared error over that
+    of persistence, 1 for standing still.
 
     Args:
         forecaster: says what the network gets wrong.
@@ -73,8 +73,7 @@ class ForecasterModule(LightningModule):
         error = self._forecaster.training_error(self.network, batch)
         self._sum, self._count = self._sum + float(error.detach()), self._count + 1
         self.log(TRAINING_ERROR, error.detach(), batch_size=1)
-        penalty = self._forecaster.penalty(self.network)
-        return error if penalty is None else error + penalty
+        return error
 
     @override
     def validation_step(self, batch: TrainingItems, batch_idx: int) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from ..forecast import Case, Forecaster, Trajectory, Window, cases
+from ..forecast.cases import cadence
 from .errors import OptionError
 from .runs import RecordedRun, open_run
 
@@ -136,21 +136,21 @@ def common_spacing(runs: Sequence[RecordedRun], stream: str, asked: int | None) 
                     f"{run.folder} holds no stream {stream!r}; it has {', '.join(trajectory.streams)}. "
                     "Record it, or take forecasters of another stream."
                 )
-            cadence = _cadence(trajectory, stream)
-        if cadence is None:
+            own = _cadence(trajectory, stream)
+        if own is None:
             raise OptionError(
                 f"{run.folder} is too short: it has fewer than two rows of {stream}. Record a longer run."
             )
-        if asked is not None and asked % cadence:
+        if asked is not None and asked % own:
             raise OptionError(
-                f"{run.folder} was recorded every {cadence} steps, of which `spacing` {asked} is no multiple. "
+                f"{run.folder} was recorded every {own} steps, of which `spacing` {asked} is no multiple. "
                 "Ask for another `spacing`, or leave the run out."
             )
         if first is None:
-            first = run, cadence
-        elif asked is None and cadence != first[1]:
+            first = run, own
+        elif asked is None and own != first[1]:
             raise OptionError(
-                f"{run.folder} was recorded every {cadence} steps and {first[0].folder} every {first[1]}. "
+                f"{run.folder} was recorded every {own} steps and {first[0].folder} every {first[1]}. "
                 "Ask for one `spacing`, a multiple of both, or leave one of them out."
             )
     if asked is not None:
@@ -161,10 +161,9 @@ def common_spacing(runs: Sequence[RecordedRun], stream: str, asked: int | None) 
 
 
 def _cadence(trajectory: Trajectory, stream: str) -> int | None:
-    """The most frequent distance between rows; None where there is none."""
-    gaps, counts = np.unique(np.diff(trajectory.stream(stream).steps), return_counts=True)
-    gaps, counts = gaps[gaps > 0], counts[gaps > 0]
-    return int(gaps[counts.argmax()]) if len(gaps) else None
+    """The most frequent distance between rows; None where there are fewer than two."""
+    steps = trajectory.stream(stream).steps
+    return cadence(steps) if len(steps) > 1 else None
 
 
 def read_cases(
@@ -234,12 +233,12 @@ def _why_none(
 ) -> str:
     """Why a run gives no case, and what to do about it."""
     steps = trajectory.stream(request.stream).steps
-    cadence = _cadence(trajectory, request.stream)
-    odd = [horizon for horizon in request.horizons if cadence and horizon % cadence]
+    own = _cadence(trajectory, request.stream)
+    odd = [horizon for horizon in request.horizons if own and horizon % own]
     if odd:
         return (
-            f"{run.folder} was recorded every {cadence} steps, so nothing is known {odd[0]} steps ahead. "
-            f"Ask for `horizons` that are multiples of {cadence}."
+            f"{run.folder} was recorded every {own} steps, so nothing is known {odd[0]} steps ahead. "
+            f"Ask for `horizons` that are multiples of {own}."
         )
     low = max(int(steps[0]), first_step if first_step is not None else 0)
     high = min(int(steps[-1]), last_step if last_step is not None else int(steps[-1]))

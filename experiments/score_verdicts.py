@@ -74,6 +74,12 @@ def headline(score: Data) -> str:
             f"Nothing is said about what beats what: {count(len(score['runs']), 'run')} do not make an interval, "
             f"{MIN_RUNS} are the least."
         )
+    learned = [item for item in score["forecasters"] if item["family"] == LEARNED]
+    if all(item.get("known_runs") for item in learned):
+        return (
+            "Nothing is said about what beats what: every learned forecaster was fitted to runs that it is scored on. "
+            "Score it on other runs, best of a task that it has not seen."
+        )
     winning = [item for item in found if item.winners]
     if not winning:
         return (

@@ -75,7 +75,7 @@ def cases(
             continue
         steps = steps[low:high]
         rows = torch.from_numpy(np.asarray(data[segment.start + low : segment.start + high]))
-        gap = spacing if spacing is not None else _cadence(steps)
+        gap = spacing if spacing is not None else cadence(steps)
         row_of = {int(step): row for row, step in enumerate(steps)}
         for last in (int(step) for step in steps):
             wanted = [last - gap * back for back in range(history - 1, -1, -1)]
@@ -99,8 +99,12 @@ def cases(
     return found
 
 
-def _cadence(steps: np.ndarray) -> int:
-    """The most frequent distance between rows; a run that began between two due steps has one odd row."""
+def cadence(steps: np.ndarray) -> int:
+    """The most frequent distance between rows; a run that began between two due steps has one odd row.
+
+    Args:
+        steps: of the rows, `[time]`, ascending, at least two.
+    """
     gaps, counts = np.unique(np.diff(steps), return_counts=True)
     return int(gaps[counts.argmax()])
 

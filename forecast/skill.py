@@ -4,13 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from .cases import Case
 from .errors import WindowError
 from .forecaster import Forecaster
-from .layout import Layout
+from .tally import NOTHING, Sums, sums_by_group
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,9 @@ def score(forecaster: Forecaster, cases: Sequence[Case]) -> list[HorizonSkill]:
     if not cases:
         raise WindowError("Skill needs at least one case. Record more rows or ask for shorter horizons.")
     horizons = sorted(cases[0].targets)
-    layout = cases[0].window.layout
-    tallies = {horizon: _Tally(layout) for horizon in horizons}
+    names = cases[0].window.layout.names
+    totals = {horizon: dict.fromkeys(names, NOTHING) for horizon in horizons}
+    seconds = dict.fromkeys(horizons, 0.0)
     for case in cases:
         if sorted(case.targets) != horizons:
             raise WindowError(f"All cases must have horizons {horizons}, got {sorted(case.targets)}.")
@@ -63,48 +61,24 @@ def score(forecaster: Forecaster, cases: Sequence[Case]) -> list[HorizonSkill]:
         for horizon in horizons:
             begin = time.perf_counter()
             forecast = next(forecasts)
-            seconds = time.perf_counter() - begin
-            tallies[horizon].add(case.window.last, forecast.mean, forecast.scale, case.targets[horizon], seconds)
-    return [tallies[horizon].result(horizon) for horizon in horizons]
+            seconds[horizon] += time.perf_counter() - begin
+            for name, sums in sums_by_group(names, forecast, case).items():
+                totals[horizon][name] = totals[horizon][name].plus(sums)
+    return [_result(horizon, totals[horizon], len(cases), seconds[horizon] / len(cases)) for horizon in horizons]
 
 
-class _Tally:
-    """Sums over cases, for each tensor of a layout, in float64."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._error = torch.zeros(len(layout), dtype=torch.float64)
-        self._persistence = torch.zeros(len(layout), dtype=torch.float64)
-        self._inside = 0
-        self._moving = 0
-        self._seconds = 0.0
-        self._num_cases = 0
-
-    def add(self, last: Tensor, mean: Tensor, scale: Tensor, truth: Tensor, seconds: float) -> None:
-        error = (mean - truth).abs()
-        moved = (last - truth).abs()
-        for index, spec in enumerate(self._layout):
-            self._error[index] += error[spec.span].double().square().sum()
-            self._persistence[index] += moved[spec.span].double().square().sum()
-        moving = (moved > 0) | (error > 0) | (scale > 0)
-        self._inside += int(((error <= scale) & moving).sum())
-        self._moving += int(moving.sum())
-        self._seconds += seconds
-        self._num_cases += 1
-
-    def result(self, horizon: int) -> HorizonSkill:
-        per_tensor = {
-            spec.name: _skill(float(self._error[index]), float(self._persistence[index]))
-            for index, spec in enumerate(self._layout)
-        }
-        return HorizonSkill(
-            horizon=horizon,
-            skill=_skill(float(self._error.sum()), float(self._persistence.sum())),
-            skill_per_tensor=per_tensor,
-            coverage=self._inside / self._moving if self._moving else float("nan"),
-            num_cases=self._num_cases,
-            seconds_per_forecast=self._seconds / self._num_cases,
-        )
+def _result(horizon: int, sums: dict[str, Sums], num_cases: int, seconds_per_forecast: float) -> HorizonSkill:
+    total = NOTHING
+    for own in sums.values():
+        total = total.plus(own)
+    return HorizonSkill(
+        horizon=horizon,
+        skill=_skill(total.squared_error, total.persistence),
+        skill_per_tensor={name: _skill(own.squared_error, own.persistence) for name, own in sums.items()},
+        coverage=total.within_one / total.moving if total.moving else float("nan"),
+        num_cases=num_cases,
+        seconds_per_forecast=seconds_per_forecast,
+    )
 
 
 def _skill(error: float, persistence: float) -> float:

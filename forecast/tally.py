@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from .cases import Case
 from .errors import WindowError
 from .forecaster import Forecast, Forecaster
-from .window import Window
 
 PIECE = 1 << 20  # coordinates looked at together, so that a large network needs no copies of itself
 
@@ -79,18 +77,31 @@ def tally(forecaster: Forecaster, cases: Sequence[Case]) -> list[CaseTally]:
         if not horizons:
             raise WindowError("Every case needs at least one target.")
         found += [
-            CaseTally(case.window.last_step, forecast.horizon, _by_kind(case.window, forecast, case.targets))
+            CaseTally(case.window.last_step, forecast.horizon, sums_by_group(kinds_of(case), forecast, case))
             for forecast in forecaster.forecast(case.window, horizons)
         ]
     return found
 
 
-def _by_kind(window: Window, forecast: Forecast, targets: dict[int, Tensor]) -> dict[str, Sums]:
-    layout = window.layout
-    kinds = list(dict.fromkeys(spec.kind for spec in layout))
-    kind_of = np.repeat([kinds.index(spec.kind) for spec in layout], [spec.numel for spec in layout])
-    totals = np.zeros((5, len(kinds)))
-    vectors = (forecast.mean, forecast.scale, window.last, targets[forecast.horizon])
+def kinds_of(case: Case) -> list[str]:
+    """The kind of each tensor in a case's layout."""
+    return [spec.kind for spec in case.window.layout]
+
+
+def sums_by_group(groups: Sequence[str], forecast: Forecast, case: Case) -> dict[str, Sums]:
+    """What one forecast got wrong, for each group of tensors.
+
+    Args:
+        groups: the group of each tensor in the case's layout.
+        forecast: of one of the case's horizons.
+        case: with the truth.
+    """
+    layout = case.window.layout
+    names = list(dict.fromkeys(groups))
+    position = {name: index for index, name in enumerate(names)}
+    group_of = np.repeat([position[name] for name in groups], [spec.numel for spec in layout])
+    totals = np.zeros((5, len(names)))
+    vectors = (forecast.mean, forecast.scale, case.window.last, case.targets[forecast.horizon])
     for start in range(0, layout.size, PIECE):
         piece = slice(start, start + PIECE)
         # In float64: what is left of float32 after a subtraction may square to zero or infinity. NumPy, because ten
@@ -101,8 +112,8 @@ def _by_kind(window: Window, forecast: Forecast, targets: dict[int, Tensor]) -> 
             moving = (moved > 0) | (error > 0) | (scale > 0)
             within = [(error <= width * scale) & moving for width in (1, 2)]
             for row, values in enumerate((error**2, moved**2, *within, moving)):
-                totals[row] += np.bincount(kind_of[piece], values, len(kinds))
+                totals[row] += np.bincount(group_of[piece], values, len(names))
     return {
-        kind: Sums(float(error), float(moved), int(one), int(two), int(count))
-        for kind, (error, moved, one, two, count) in zip(kinds, totals.T, strict=True)
+        name: Sums(float(error), float(moved), int(one), int(two), int(count))
+        for name, (error, moved, one, two, count) in zip(names, totals.T, strict=True)
     }

@@ -15,7 +15,7 @@ from .fitting import Examples
 from .horizons import between
 from .learned_linear import LearnedLinear
 from .linear import Linear
-from .motion import random_walk, working_dtype
+from .motion import working_dtype
 from .saved_options import describe
 from .scales import LearnedScale
 from .stored_state import require_tensors
@@ -96,10 +96,9 @@ class Blended(Wrapper):
 
     @override
     def _forecast(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
-        sigma = random_walk(window)
         for horizon in horizons:
             assert self._scale is not None  # `forecast` refuses to go on without
-            yield Forecast(horizon, self._mean(window, horizon), self._scale.at(window, sigma, horizon))
+            yield Forecast(horizon, self._mean(window, horizon), self._scale.at(window, horizon))
 
     def _mean(self, window: Window, horizon: int) -> Tensor:
         mean = window.last.to(working_dtype(window.values.dtype)).clone()

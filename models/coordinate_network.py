@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ..forecast import Forecast, Layout, TensorSpec, Window
-from ..forecast.errors import NotFittedError, WindowError
-from .coordinate_pieces import for_each, spans
+from ..forecast.errors import NotFittedError
+from .coordinate_pieces import for_each
 from .coordinate_sampling import sample_coordinates
 from .fitting import Examples
-from .horizons import between
-from .motion import random_walk, working_dtype
+from .horizons import between, require_known
+from .motion import walked, working_dtype
 from .options import require_choice, require_flag, require_integer
+from .rows import chunks
 from .scales import LearnedScale
 from .stored_state import require_horizons, require_tensors
 from .trainable import Items, TrainableForecaster, TrainingItems
@@ -199,26 +200,18 @@ class CoordinateNetwork(TrainableForecaster):
     @override
     def _forecast(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
         learned = cast(Learned, self._learned)  # `forecast` refuses to go on without
-        if window.spacing != learned.spacing:
-            raise WindowError(f"Fitted to rows {learned.spacing} steps apart, got {window.spacing} steps. Fit it anew.")
-        longest = int(learned.horizons[-1])
-        if horizons and max(horizons) > longest:
-            raise WindowError(f"Fitted up to horizon {longest}, got {max(horizons)}. Fit it to longer horizons.")
+        require_known(window, horizons, learned.spacing, int(learned.horizons[-1]))
         return self._each(learned, window, horizons)
 
     def _each(self, learned: "Learned", window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
         for horizon in horizons:
-            scale = self._scale(
-                learned, window, horizon
-            )  # first, so that its own pieces are gone before the mean is made
+            # First, so that its own pieces are gone before the mean is made.
+            scale = self._scale(learned, window, horizon)
             (mean,) = self._means(learned, window, [horizon])
             yield Forecast(horizon, mean, scale)
 
     def _scale(self, learned: "Learned", window: Window, horizon: int) -> Tensor:
-        sigma = random_walk(window)  # made anew for each: keeping it would be one more copy of the parameters
-        if learned.scale is not None:
-            return learned.scale.at(window, sigma, horizon)
-        return sigma.mul_(math.sqrt(horizon)).to(window.values.dtype)
+        return walked(window, math.sqrt(horizon)) if learned.scale is None else learned.scale.at(window, horizon)
 
     def _means(self, learned: "Learned", window: Window, horizons: Sequence[int]) -> Tensor:
         """The means, `[horizon, param]`, in the window's type: one pass of the network for all of them."""
@@ -242,7 +235,7 @@ class CoordinateNetwork(TrainableForecaster):
                 moved += shares * (seen.start - rows[-1])
             result[:, span] = moved.add_(rows[-1])
 
-        for_each(fill, list(spans(window.layout, self.chunk)), device)
+        for_each(fill, list(chunks(window.layout, self.chunk)), device)
         return result
 
     @override

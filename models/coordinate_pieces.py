@@ -1,23 +1,14 @@
-"""Work on a long vector in short stretches, several at a time."""
+"""Work on many short stretches of a long vector, several at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 
-from ..forecast import Layout
 from .threads import one_thread
 
 Piece = TypeVar("Piece")
-
-
-def spans(layout: Layout, size: int) -> Iterator[tuple[int, slice]]:
-    """Stretches of at most `size` coordinates that lie within one tensor, with the tensor's position in the layout."""
-    for index, spec in enumerate(layout):
-        end = spec.offset + spec.numel
-        for begin in range(spec.offset, end, size):
-            yield index, slice(begin, min(begin + size, end))
 
 
 def for_each(work: Callable[[Piece], None], pieces: Sequence[Piece], device: torch.device) -> None:

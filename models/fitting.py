@@ -3,9 +3,9 @@
 import abc
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .motion import random_walk, working_dtype
 MIN_CASES = 4
 VALIDATION_SHARE = 0.25
 
+Derived = TypeVar("Derived")
 Stopped = Literal["solved", "iterations", "seconds", "converged"]
 
 
@@ -99,6 +100,18 @@ class Examples:
     horizons: tuple[int, ...]
     num_training: int
     weights: Tensor
+    _derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def derived(self, key: Hashable, make: Callable[[], Derived]) -> Derived:
+        """What `make` makes of these examples, made once for each key: a fit needs some of it in several of its parts.
+
+        Args:
+            key: whose it is and what it depends on, beside the examples.
+            make: a function of the examples and the key only.
+        """
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
 
     @classmethod
     def of(cls, cases: Sequence[Case], forecaster: Forecaster, validation: Sequence[Case] | None = None) -> "Examples":

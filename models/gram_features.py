@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from .differences import difference_matrix
+
 BLOCKS = (1, 2, 4)  # rows in the stretches whose displacements are compared
 LARGEST_LOG = 3.0  # of quotients of lengths; what is farther off tells no more
 NOTHING = 1e-12  # of the tensor's motion; stretches that moved less have no direction
@@ -42,8 +44,7 @@ def step_gram(gram: Tensor) -> Tensor:
     Args:
         gram: `[..., time - 1, time - 1]`, oldest row first, as `rows.gram` gives it.
     """
-    size = gram.shape[-1]
-    to_steps = -torch.eye(size, dtype=gram.dtype) + torch.diag(torch.ones(size - 1, dtype=gram.dtype), 1)
+    to_steps = difference_matrix(gram.shape[-1] + 1).to(gram)
     return to_steps @ gram @ to_steps.T
 
 

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ..forecast import Case, Forecast, Window
-from ..forecast.errors import NotFittedError, WindowError
+from ..forecast.errors import NotFittedError
 from .adaptive_scale import SMALLEST, AdaptiveScale
 from .errors import FittingError
 from .fitting import Examples
-from .motion import random_walk
+from .horizons import require_known
+from .motion import walked
 from .options import require_integer
-from .rows import combine, scaled_by_tensor
+from .rows import combine
 from .scales import LearnedScale, kinds_in
 from .stored_state import require_tensors
 from .tensor_items import Seen, TensorItems
@@ -27,7 +28,7 @@ PREFIX = "network."
 FEATURE_LIMIT = 4.0  # standard deviations; what is farther from all that was seen is taken for the farthest seen
 
 
-class GramNetwork(nn.Module):
+class GramNetwork(nn.Module, abc.ABC):
     """A network from what is seen of tensors to coefficients of their rows, float64.
 
     Args:
@@ -60,6 +61,7 @@ class GramNetwork(nn.Module):
         self.get_buffer("centre").copy_(features.mean(dim=0))
         self.get_buffer("spread").copy_(torch.where(spread > 1e-6, spread, 1.0))
 
+    @abc.abstractmethod
     def coefficients(self, seen: Seen, units: Tensor) -> Tensor:
         """Coefficients of the rows' deviations from the newest, `[item, horizon, time - 1]`, oldest row first.
 
@@ -67,7 +69,6 @@ class GramNetwork(nn.Module):
             seen: the items.
             units: horizons in units of the spacing of the rows, ascending, `[horizon]`, float64.
         """
-        raise NotImplementedError
 
 
 class GramForecaster(TrainableForecaster):
@@ -178,15 +179,12 @@ class GramForecaster(TrainableForecaster):
     def forecasts(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
         """What `forecast` gives once it has checked everything that concerns all forecasters."""
         learned = cast(Learned, self._learned)  # `forecast` refuses to go on without
-        if window.spacing != learned.spacing:
-            raise WindowError(f"Fitted to rows {learned.spacing} steps apart, got {window.spacing} steps. Fit it anew.")
-        longest = int(learned.scale.horizons[-1])
-        if horizons and max(horizons) > longest and not self.beyond:
-            raise WindowError(f"Fitted up to horizon {longest}, got {max(horizons)}. Fit it to longer horizons.")
+        longest = None if self.beyond else int(learned.scale.horizons[-1])
+        require_known(window, horizons, learned.spacing, longest)
         return self._each(learned, window, horizons)
 
     def _each(self, learned: "Learned", window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
-        seen, sigma = Seen.of(window, learned.scale.groups), random_walk(window)
+        seen = Seen.of(window, learned.scale.groups)
         network, scale = learned.network, learned.scale
         with torch.no_grad(), one_thread():
             condition = network.condition(seen)
@@ -196,8 +194,7 @@ class GramForecaster(TrainableForecaster):
             with torch.no_grad(), one_thread():
                 coefficients = network.coefficients(seen, unit)[:, 0]
             factors = learned.correction.factors(scale, seen.group, condition, moved, horizon)
-            spread = scaled_by_tensor(sigma, factors, window.layout).to(window.values.dtype)
-            yield Forecast(horizon, combine(window, coefficients), spread)
+            yield Forecast(horizon, combine(window, coefficients), walked(window, factors))
 
     @override
     def state_dict(self) -> dict[str, Tensor]:

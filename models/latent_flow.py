@@ -1,5 +1,6 @@
 """A second-order differential equation with a learned right-hand side, in few coordinates."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -124,6 +125,11 @@ def integrate_penalised(
     begin = torch.cat((torch.zeros_like(velocity), velocity, torch.zeros_like(velocity[:, :1])), dim=-1)
     states = _solve(_Penalised(flow, probe), flow, begin, times, solver)
     return states[..., : velocity.shape[1]], states[-1, :, -1] / times[-1]
+
+
+def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Signs by fair coins, float64: probes for `integrate_penalised`."""
+    return 2.0 * torch.randint(2, tuple(shape), generator=generator).double() - 1.0
 
 
 def _solve(system: torch.nn.Module, flow: Flow, begin: Tensor, times: Tensor, solver: Solver) -> Tensor:

@@ -9,14 +9,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..forecast import Forecast, Layout, Window
-from ..forecast.errors import NotFittedError, WindowError
+from ..forecast.errors import NotFittedError
 from .errors import FittingError
 from .fitting import Budget, Examples, FitResult, FittableForecaster, relative_error
-from .horizons import between
-from .motion import random_walk
+from .horizons import between, require_known
+from .motion import walked
 from .normal_equations import NormalEquations, best_ridge
 from .options import require_choice, require_integer
-from .rows import combine, scaled_by_tensor
+from .rows import combine
 from .stored_state import require_horizons, require_tensors
 
 # A group with fewer numbers to learn from than this many per coefficient uses the coefficients of all.
@@ -92,21 +92,15 @@ class LearnedLinear(FittableForecaster):
     @override
     def _forecast(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
         learned = cast(_Learned, self._learned)  # `forecast` refuses to go on without
-        if window.spacing != learned.spacing:
-            raise WindowError(f"Fitted to rows {learned.spacing} steps apart, got {window.spacing} steps. Fit it anew.")
-        longest = int(learned.horizons[-1])
-        if horizons and max(horizons) > longest:
-            raise WindowError(f"Fitted up to horizon {longest}, got {max(horizons)}. Fit it to longer horizons.")
+        require_known(window, horizons, learned.spacing, int(learned.horizons[-1]))
         return self._each(learned, window, horizons)
 
     def _each(self, learned: "_Learned", window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
-        sigma = random_walk(window)
         group_of = _groups(window.layout, self.per, learned.groups)
         for horizon in horizons:
             coefficients = between(learned.horizons, learned.coefficients, horizon)[group_of]
             factor = between(learned.horizons, learned.variance, horizon).sqrt()[group_of]
-            scale = scaled_by_tensor(sigma, factor, window.layout).to(window.values.dtype)
-            yield Forecast(horizon, combine(window, coefficients), scale)
+            yield Forecast(horizon, combine(window, coefficients), walked(window, factor))
 
     @override
     def fit_to(self, examples: Examples, budget: Budget, generator: torch.Generator) -> FitResult:

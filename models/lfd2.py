@@ -12,6 +12,7 @@ from .coordinate_parts import Dense, divided, extremes, mixed
 from .fitting import Examples
 from .options import require_not_negative
 from .rows import chunks
+from .trainable import TrainingItems
 
 PROBES = 4096  # training items, roughly, over which the growth of steps is measured
 
@@ -152,5 +153,6 @@ class LFD2(CoordinateNetwork):
         return network
 
     @override
-    def penalty(self, network: nn.Module) -> Tensor | None:
-        return self.growth * cast(LinearMap, network).growth() if self.growth else None
+    def training_error(self, network: nn.Module, items: TrainingItems) -> Tensor:
+        error = self.relative_error(network, items)
+        return error + self.growth * cast(LinearMap, network).growth() if self.growth else error

@@ -16,16 +16,6 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def deviations(window: Window) -> Tensor:
-    """All rows but the newest, relative to the newest, `[time - 1, param]`: a copy of nearly the whole window.
-
-    Forecasts are built from these instead of from the rows: they are exactly zero where nothing moves, and large values
-    do not cancel. `rows.deviations_in` gives them for a stretch of the coordinates, without the copy.
-    """
-    rows = window.values.to(working_dtype(window.values.dtype))
-    return rows[:-1] - rows[-1]
-
-
 def power_of_two_below(rows: Tensor) -> float:
     """The largest power of two that no entry's size is below on the whole: 2^floor(log2 max |entry|).
 

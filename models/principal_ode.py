@@ -11,9 +11,8 @@ from typing_extensions import override
 from ..forecast import Forecast, Window
 from ..forecast.errors import LayoutError, NotFittedError
 from .fitting import Examples
-from .latent_flow import Flow, Solver, integrate, integrate_penalised
+from .latent_flow import Flow, Solver, integrate, integrate_penalised, random_signs
 from .latent_frame import Frame, Latents
-from .motion import random_walk
 from .scales import LearnedScale
 from .small_network import SmallNetwork
 from .stored_state import require_tensors
@@ -57,7 +56,9 @@ class PrincipalODE(TrainableForecaster):
 
     def _frame(self, examples: Examples) -> Frame:
         before = self._before(examples)
-        return Frame.of(examples, self.rank, None if before is None else before.frame)
+        # What was learned before stays until the fit is over, so that its identity tells it apart meanwhile.
+        key = ("principal frame", self.rank, id(before))
+        return examples.derived(key, lambda: Frame.of(examples, self.rank, None if before is None else before.frame))
 
     @override
     def items(self, examples: Examples, part: slice, generator: torch.Generator) -> TrainingItems:
@@ -114,10 +115,9 @@ class PrincipalODE(TrainableForecaster):
         return self._each(learned, window, horizons)
 
     def _each(self, learned: "_Learned", window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
-        sigma = random_walk(window)
         for horizon in horizons:
             mean = self._mean(learned.frame, learned.acceleration, window, horizon)
-            yield Forecast(horizon, mean, learned.scale.at(window, sigma, horizon))
+            yield Forecast(horizon, mean, learned.scale.at(window, horizon))
 
     def _mean(self, frame: Frame, acceleration: SmallNetwork, window: Window, horizon: int) -> Tensor:
         start, velocity = (part.unsqueeze(0) for part in frame.encode(window))
@@ -215,11 +215,6 @@ class _Network(nn.Module):
         direction = velocity / speed.where(speed > 0, 1.0)
         unit = self.get_buffer("unit")
         return Flow(self.acceleration, start / unit, speed / unit), direction, speed
-
-
-def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Signs by fair coins, float64: the probes of Hutchinson's estimator."""
-    return 2.0 * torch.randint(2, tuple(shape), generator=generator).double() - 1.0
 
 
 def _off(moved: Tensor, targets: Tensor, outside: Tensor) -> Tensor:

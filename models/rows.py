@@ -15,18 +15,19 @@ from .motion import working_dtype
 from .pieces import PIECE
 
 
-def chunks(layout: Layout) -> Iterator[tuple[int, slice]]:
-    """Stretches of at most `PIECE` coordinates that lie within one tensor, with the tensor's position in the layout."""
+def chunks(layout: Layout, size: int = PIECE) -> Iterator[tuple[int, slice]]:
+    """Stretches of at most `size` coordinates that lie within one tensor, with the tensor's position in the layout."""
     for index, spec in enumerate(layout):
         end = spec.offset + spec.numel
-        for begin in range(spec.offset, end, PIECE):
-            yield index, slice(begin, min(begin + PIECE, end))
+        for begin in range(spec.offset, end, size):
+            yield index, slice(begin, min(begin + size, end))
 
 
 def deviations_in(window: Window, span: slice) -> Tensor:
     """All rows but the newest, relative to the newest, `[time - 1, coordinate]`, of a stretch of the coordinates.
 
-    They are exactly zero where nothing moves, and large values do not cancel.
+    Forecasts are built from these instead of from the rows: they are exactly zero where nothing moves, and large values
+    do not cancel.
     """
     rows = window.values[:, span]
     rows = rows.to(working_dtype(rows.dtype))
@@ -61,12 +62,4 @@ def combine(window: Window, coefficients: Tensor) -> Tensor:
     for index, span in chunks(window.layout):
         rows = deviations_in(window, span)
         result[span] = torch.addmv(window.values[-1, span].to(dtype), rows.T, weights[index])
-    return result
-
-
-def scaled_by_tensor(values: Tensor, factors: Tensor, layout: Layout) -> Tensor:
-    """`values` `[param]` times `factors` `[tensor]`, each tensor's coordinates by its own."""
-    result = torch.empty_like(values)
-    for index, spec in enumerate(layout):
-        torch.mul(values[spec.span], factors[index].to(values), out=result[spec.span])
     return result

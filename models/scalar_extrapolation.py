@@ -8,11 +8,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..forecast import Forecast, Window
-from ..forecast.errors import NotFittedError, WindowError
+from ..forecast.errors import NotFittedError
 from .fitting import Budget, Examples, FitResult, FittableForecaster
-from .horizons import between
+from .horizons import between, require_known
 from .line_sums import LineSums
-from .motion import random_walk
 from .options import require_integer
 from .rows import combine
 from .scales import LearnedScale
@@ -82,18 +81,13 @@ class ScalarExtrapolation(FittableForecaster):
     @override
     def _forecast(self, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
         learned = cast(_Learned, self._learned)  # `forecast` refuses to go on without
-        if window.spacing != learned.spacing:
-            raise WindowError(f"Fitted to rows {learned.spacing} steps apart, got {window.spacing} steps. Fit it anew.")
-        longest = int(learned.scale.horizons[-1])
-        if horizons and max(horizons) > longest:
-            raise WindowError(f"Fitted up to horizon {longest}, got {max(horizons)}. Fit it to longer horizons.")
+        require_known(window, horizons, learned.spacing, int(learned.scale.horizons[-1]))
         return self._each(learned, window, horizons)
 
     def _each(self, learned: "_Learned", window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
-        sigma = random_walk(window)
         for horizon in horizons:
             share = between(learned.scale.horizons, learned.shares, horizon)
-            yield Forecast(horizon, combine(window, self._weights(share)), learned.scale.at(window, sigma, horizon))
+            yield Forecast(horizon, combine(window, self._weights(share)), learned.scale.at(window, horizon))
 
     def _weights(self, share: Tensor) -> Tensor:
         """What each row counts for, `[time - 1]`: minus s for the first, nothing for the others."""

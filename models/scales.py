@@ -11,8 +11,8 @@ from ..forecast import Window
 from ..forecast.errors import NotFittedError
 from .fitting import Examples
 from .horizons import between
-from .motion import random_walk, working_dtype
-from .rows import chunks, scaled_by_tensor
+from .motion import random_walk, walked, working_dtype
+from .rows import chunks
 from .stored_state import require_horizons, require_tensors
 
 Groups = Sequence[str]
@@ -43,11 +43,10 @@ class LearnedScale(NamedTuple):
         groups = kinds_in(examples)
         return cls(groups, torch.tensor(examples.horizons), relative_variance(examples, groups, mean_of))
 
-    def at(self, window: Window, sigma: Tensor, horizon: int) -> Tensor:
-        """The scale of one horizon, `[param]`, in the window's type; `sigma` is its `random_walk`."""
+    def at(self, window: Window, horizon: int) -> Tensor:
+        """The scale of one horizon, `[param]`, in the window's type."""
         factors = variance_at(self.horizons, self.variance, horizon).sqrt()
-        scale = scaled_by_tensor(sigma, factors[group_positions(window, self.groups)], window.layout)
-        return scale.to(window.values.dtype)
+        return walked(window, factors[group_positions(window, self.groups)])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything, as tensors; their names begin with `scale.`."""

@@ -71,11 +71,16 @@ class TensorItems(NamedTuple):
 
     @classmethod
     def of(cls, examples: Examples, part: slice, groups: Groups) -> "TensorItems":
-        """All tensors of a part of the examples; cases in which nothing moves are left out.
+        """All tensors of a part of the examples, read once; cases in which nothing moves are left out.
 
         Raises:
             FittingError: if squares of the values overflow float64.
         """
+        key = ("tensor items", part.start, part.stop, tuple(groups))
+        return examples.derived(key, lambda: cls._read(examples, part, groups))
+
+    @classmethod
+    def _read(cls, examples: Examples, part: slice, groups: Groups) -> "TensorItems":
         weights = examples.weights[part].tolist()
         moving = [(case, weight) for case, weight in zip(examples.cases[part], weights, strict=True) if weight]
         if not moving:

@@ -101,12 +101,9 @@ class TrainableForecaster(FittableForecaster):
         Called once, at the end of a fit that succeeded; the network is frozen and in evaluation mode.
         """
 
-    def penalty(self, network: nn.Module) -> Tensor | None:
-        """What is added to the error in training only, 0-d; `None` for nothing."""
-        return None
-
     def training_error(self, network: nn.Module, items: TrainingItems) -> Tensor:
-        """What training reduces, 0-d, differentiable: the error itself, unless a forecaster learns from something else.
+        """What training reduces, 0-d, differentiable: the error itself, unless a forecaster adds to it or learns from
+        something else.
 
         Whatever it is, the network is chosen by `relative_error` of the validation items. Random numbers that it needs
         are drawn in `items`, once, so that every training loop sees the same ones.
@@ -124,18 +121,10 @@ class TrainableForecaster(FittableForecaster):
     def fit_to(self, examples: Examples, budget: Budget, generator: torch.Generator) -> FitResult:
         deadline = None if budget.seconds is None else time.perf_counter() + budget.seconds
         with one_thread():
-            network = self.network(examples, generator)
-            training = self.items(examples, examples.training, generator)
-            validation = self.items(examples, examples.validation, generator)
-
-            def training_error() -> Tensor:
-                error = self.training_error(network, self.batch(training, generator))
-                penalty = self.penalty(network)
-                return error if penalty is None else error + penalty
-
+            network, training, validation = self.start(examples, generator)
             iterations, validation_error, stopped = train(
                 network,
-                training_error,
+                lambda: self.training_error(network, self.batch(training, generator)),
                 lambda: self.mean_error(network, validation),
                 budget.iterations,
                 deadline,
@@ -148,6 +137,13 @@ class TrainableForecaster(FittableForecaster):
                 training_value = float(self.mean_error(network, training))
                 self.finish(network, examples)
         return FitResult(iterations, training_value, validation_error, stopped)
+
+    @final
+    def start(self, examples: Examples, generator: torch.Generator) -> tuple[nn.Module, TrainingItems, TrainingItems]:
+        """The network to begin with, training and validation items, drawn in the order that every loop must keep."""
+        network = self.network(examples, generator)
+        training = self.items(examples, examples.training, generator)
+        return network, training, self.items(examples, examples.validation, generator)
 
     @final
     def batch(self, items: TrainingItems, generator: torch.Generator) -> TrainingItems:

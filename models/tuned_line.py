@@ -10,7 +10,6 @@ from typing_extensions import override
 from ..forecast import Forecast, Window
 from .fitting import Budget, Examples, FitResult, FittableForecaster
 from .line_sums import LineSums
-from .motion import random_walk
 from .options import require_integer
 from .polynomial import Design
 from .rows import combine
@@ -84,10 +83,10 @@ class TunedLine(FittableForecaster):
         return self._each(learned, window, horizons, window.spacing)
 
     def _each(self, learned: "_Learned", window: Window, horizons: Sequence[int], spacing: int) -> Iterator[Forecast]:
-        slope, sigma = _slope(window), random_walk(window)
+        slope = _slope(window)
         for horizon in horizons:
             length = learned.gain * (horizon / spacing) ** learned.power
-            yield Forecast(horizon, combine(window, length * slope), learned.scale.at(window, sigma, horizon))
+            yield Forecast(horizon, combine(window, length * slope), learned.scale.at(window, horizon))
 
     @override
     def fit_to(self, examples: Examples, budget: Budget, generator: torch.Generator) -> FitResult:

@@ -9,8 +9,7 @@ from typing_extensions import override
 from .fitting import Examples
 from .gram_features import feature_names
 from .gram_forecaster import GramForecaster, GramNetwork
-from .latent_flow import Flow, Solver, integrate, integrate_penalised
-from .principal_ode import random_signs
+from .latent_flow import Flow, Solver, integrate, integrate_penalised, random_signs
 from .small_network import SmallNetwork
 from .tensor_items import Seen, TensorItems
 from .trainable import TrainingItems
@@ -67,8 +66,6 @@ class WindowODE(GramForecaster):
 
     @override
     def training_error(self, network: nn.Module, items: TrainingItems) -> Tensor:
-        if not self.jacobian_penalty:
-            return self.relative_error(network, items)
         features, group, gram, cross, persistence, probe = items.items
         own = cast(_Network, network)
         flow, velocity, frame = own.flow(Seen(features, group, gram))

@@ -13,6 +13,7 @@ from .coordinate_parts import Dense, divided, extremes
 from .errors import FittingError
 from .fitting import Examples
 from .options import require_choice, require_not_negative
+from .trainable import TrainingItems
 
 Variant = Literal["corrected", "released"]
 ROWS = 5
@@ -233,7 +234,11 @@ class WNN(CoordinateNetwork):
         return network
 
     @override
-    def penalty(self, network: nn.Module) -> Tensor | None:
+    def training_error(self, network: nn.Module, items: TrainingItems) -> Tensor:
+        return self.relative_error(network, items) + self.penalty(network)
+
+    def penalty(self, network: nn.Module) -> Tensor:
+        """The L1 penalties on the networks that were trained, 0-d."""
         total = torch.zeros(())
         for kind in cast(Nowcasters, network).trained.nonzero().squeeze(1).tolist():
             for name, value in cast(Nowcasters, network).nets[kind].named_parameters():

@@ -112,9 +112,8 @@ class Gains(TrainableForecaster):
 
     @override
     def training_error(self, network: nn.Module, items: TrainingItems) -> Tensor:
-        # Another thing to learn from than the error itself, as a matching loss is.
-        pull = torch.stack([part.square().sum() for part in network.parameters()]).sum()
-        return self.relative_error(network, items) + 0.01 * self.decay * pull
+        error = self.relative_error(network, items)
+        return error + self.decay * cast(nn.Linear, network).weight.square().sum() if self.decay else error
 
     @override
     def items(self, examples: Examples, part: slice, generator: torch.Generator) -> TrainingItems:
@@ -141,10 +140,6 @@ class Gains(TrainableForecaster):
     def squared_errors(self, network: nn.Module, items: tuple[Tensor, ...]) -> Tensor:
         moved, wanted = items
         return (network(moved.unsqueeze(1)) - wanted).square()
-
-    @override
-    def penalty(self, network: nn.Module) -> Tensor | None:
-        return self.decay * cast(nn.Linear, network).weight.square().sum() if self.decay else None
 
     @override
     def finish(self, network: nn.Module, examples: Examples) -> None:

@@ -1,6 +1,7 @@
 """The adaptive linear forecaster, and what it shares with the others that see Gram matrices only."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from deadreckon.models import (
     save_forecaster,
 )
 from deadreckon.models.fitting import Examples, FittableForecaster
+from deadreckon.models.normal_equations import CaseSums
 
 HISTORY, HORIZONS = 6, (2, 8)
 LAYOUT = small_layout({"a.weight": (8, 5), "b.bias": (30,)})
@@ -259,3 +261,19 @@ def test_files_are_small(tmp_path: Path) -> None:
     fit_forecaster(forecaster, cases, Budget(iterations=1), seeded())
     save_forecaster(forecaster, tmp_path / "one")
     assert (tmp_path / "one").stat().st_size < 100_000
+
+
+@every_gram_forecaster
+def test_parameters_are_read_once_in_a_fit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network, training items, validation items and scale are all made from one pass over the cases."""
+    read: list[Case] = []
+    original = CaseSums.of
+
+    def counted(case: Case, horizons: Sequence[int]) -> CaseSums:
+        read.append(case)
+        return original(case, horizons)
+
+    monkeypatch.setattr(CaseSums, "of", counted)
+    cases = mixed_cases(2, seed=3)
+    fit_forecaster(make(name), cases, Budget(iterations=2), seeded())
+    assert len(read) == len(cases)

@@ -20,11 +20,12 @@ from deadreckon.models import (
     fit_forecaster,
 )
 from deadreckon.models.coordinate_network import CoordinateNetwork
-from deadreckon.models.coordinate_pieces import for_each, spans
+from deadreckon.models.coordinate_pieces import for_each
 from deadreckon.models.coordinate_sampling import sample_coordinates
 from deadreckon.models.fitting import Examples
 from deadreckon.models.lfd2 import LinearMap
 from deadreckon.models.motion import random_walk
+from deadreckon.models.rows import chunks
 
 MAKERS: dict[str, Callable[[], CoordinateNetwork]] = {
     "introspection": Introspection,
@@ -163,7 +164,7 @@ def test_an_error_in_a_thread_is_raised() -> None:
 def test_stretches_cover_each_tensor() -> None:
     """Stretches lie within one tensor each, are no longer than asked, and cover everything once."""
     covered = torch.zeros(LAYOUT.size, dtype=torch.int64)
-    for index, span in spans(LAYOUT, 7):
+    for index, span in chunks(LAYOUT, 7):
         spec = LAYOUT.tensors[index]
         assert spec.offset <= span.start < span.stop <= min(span.start + 7, spec.offset + spec.numel)
         covered[span] += 1

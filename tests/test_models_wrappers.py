@@ -37,8 +37,8 @@ HORIZONS = [10, 40]
 
 
 def some_cases(seed: int = 0, history: int = 6) -> list[Case]:
-    values = drifting_rows(40, LAYOUT.size, torch.Generator().manual_seed(seed))
-    return cases_of(values, range(0, 400, 10), history, HORIZONS, LAYOUT)
+    values = drifting_rows(24, LAYOUT.size, torch.Generator().manual_seed(seed))
+    return cases_of(values, range(0, 240, 10), history, HORIZONS, LAYOUT)
 
 
 def some_window() -> Window:

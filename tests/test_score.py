@@ -170,6 +170,9 @@ def test_what_was_fitted_to_the_scored_runs_beats_nothing() -> None:
     entry["known_runs"] = 2
     assert not any(standing.winners for standing in standings(data))
     assert any(f"{winner} was fitted to, or chosen by, 2 of these" in line for line in scored(data))
+    for item in data["forecasters"]:
+        item["known_runs"] = 1 if item["family"] == "learned" else 0
+    assert headline(data).startswith("Nothing is said about what beats what: every learned forecaster was fitted to")
 
 
 def test_too_little_is_no_verdict() -> None:
