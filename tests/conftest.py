@@ -1,6 +1,7 @@
 """Settings shared by all tests."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,6 +10,21 @@ from hypothesis import settings
 torch.set_num_threads(1)
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def threads_are_left_as_found() -> Iterator[None]:
+    """Rounding depends on the number of threads: a test that leaves another one behind breaks those that follow."""
+    yield
+    assert torch.get_num_threads() == 1
+
+
+@pytest.fixture
+def two_threads(threads_are_left_as_found: None) -> Iterator[None]:
+    """Torch computes with two threads during the test."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 def data_folder(*names: str) -> str:

@@ -135,19 +135,18 @@ def test_permuted_coordinates_have_permuted_forecasts(name: str) -> None:
 
 
 @every_network
-def test_chunks_and_threads_do_not_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_threads_do_not_show(name: str, monkeypatch: pytest.MonkeyPatch, two_threads: None) -> None:
     """Small stretches, worked on by two threads, give what one large stretch gives; also in inference mode."""
     forecaster = ready(name)
     rows = rows_for(forecaster)
     whole = mean_of(forecaster, rows)
     monkeypatch.setattr(type(forecaster), "chunk", 4)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     torch.testing.assert_close(mean_of(forecaster, rows), whole)
     with torch.inference_mode():
         torch.testing.assert_close(mean_of(forecaster, rows.clone()), whole)
 
 
-def test_an_error_in_a_thread_is_raised() -> None:
+def test_an_error_in_a_thread_is_raised(two_threads: None) -> None:
     """What goes wrong with one piece is not lost."""
 
     def work(piece: int) -> None:
@@ -155,10 +154,8 @@ def test_an_error_in_a_thread_is_raised() -> None:
         if piece == 3:
             raise FittingError("third")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "get_num_threads", lambda: 2)
-        with pytest.raises(FittingError, match="third"):
-            for_each(work, range(5), torch.device("cpu"))
+    with pytest.raises(FittingError, match="third"):
+        for_each(work, range(5), torch.device("cpu"))
 
 
 def test_stretches_cover_each_tensor() -> None:

@@ -8,17 +8,12 @@ from deadreckon.models.threads import one_thread
 from deadreckon.models.training import train
 
 
-def test_threads_are_restored() -> None:
+def test_threads_are_restored(two_threads: None) -> None:
     """Inside there is one thread; afterwards as many as before, on an error too."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        with pytest.raises(KeyError, match="inside"), one_thread():
-            assert torch.get_num_threads() == 1
-            raise KeyError("inside")
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    with pytest.raises(KeyError, match="inside"), one_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyError("inside")
+    assert torch.get_num_threads() == 2
 
 
 class Quartic(torch.nn.Module):
