@@ -6,9 +6,15 @@ from .decoder import Decoder
 from .encoder import Encoder, EncodeReport
 from .errors import CodecError, ConfigError, EncodeError, OutOfStepError, PacketError, StateError
 from .lattice import lattice_names
-from .predictors import predictor_names
+from .modes import Annulus, ModePolicy, RateDistortion, Scalar, Uniform
+from .predictor_choice import predictor_names
 
 __all__ = [
+    "Uniform",
+    "Scalar",
+    "RateDistortion",
+    "ModePolicy",
+    "Annulus",
     "Codec",
     "CodecConfig",
     "CodecError",

@@ -6,83 +6,121 @@ import numpy as np
 import numpy.typing as npt
 
 from . import coefficients
-from .entropy import decode_symbols, encode_symbols
+from .bits import BitReader, BitWriter
+from .coding import Coding, Quantised
 from .errors import PacketError
-from .groups import Groups
-from .lattice import NUM_OFFSETS, NUM_WIDTHS
-from .symbols import NUM_DIRECT, escape_bits, read_escapes
-from .varint import read_varint, write_varint
+from .lattice import NUM_WIDTHS
+from .metric import HIGHEST_FLOOR, LOWEST_FLOOR
+from .symbol_coder import CoderState, Levels, empty_stack, stack_from_bytes, stack_to_bytes
 
-_QUANTISER_BYTES = 2 + NUM_OFFSETS
+_CELL_ORDER = 5  # of the Golomb codes: the width of a cell moves by an eighth of an octave between packets,
+_OFFSET_ORDER = 2  # centroids by a few 128ths of a cell
+_FLOOR_ORDER = 5
+_LEVEL_BITS = 2
+FIRST_CELL = 19200  # what the first cell index is told apart from: a width of 2^-10
 
 
 class Body(NamedTuple):
     """Everything the decoder needs beside the shared state.
 
     Attributes:
-        cell_index: index of the cell width.
-        offsets: of the centroids, in 1/128 cell, int8 `[3]`.
+        levels: of the tensors that are not empty, uint8 `[matrix]`.
         coefficients: of the prediction, in 1/256, int16 `[block, basis]`.
-        symbols: quantised residuals, int32 `[param]`.
-        escaped: the values behind the escape symbols, int64 `[escape]`, in order.
+        quantised: the residual.
+        floor: exponent of the metric's floor; 0 where the metric has none.
     """
 
-    cell_index: int
-    offsets: npt.NDArray[np.int8]
+    levels: Levels
     coefficients: npt.NDArray[np.int16]
-    symbols: npt.NDArray[np.int32]
-    escaped: npt.NDArray[np.int64]
+    quantised: Quantised
+    floor: int
 
 
 class BodyBits(NamedTuple):
     """How many bits each part of a body takes; the sum is the body's length."""
 
     quantiser: int
+    levels: int
     coefficients: int
-    tables: int
     symbols: int
-    escapes: int
 
 
-def write_body(
-    body: Body, groups: Groups, counts: npt.NDArray[np.int64]
-) -> tuple[bytes, BodyBits, npt.NDArray[np.int64]]:
-    """A body's bytes, what its parts take, and the occurrences of each symbol, `[group, symbol]`."""
-    coded = encode_symbols(body.symbols, groups, counts)
-    quantiser = body.cell_index.to_bytes(2, "little") + body.offsets.tobytes()
-    written = coefficients.write(body.coefficients)
-    num_words = write_varint(len(coded.words) // 4)
-    escapes = np.packbits(escape_bits(body.escaped)).tobytes()
-    symbol_bits = 8 * (len(num_words) + len(coded.words)) - coded.num_choice_bits
-    bits = BodyBits(8 * len(quantiser), 8 * len(written), coded.num_choice_bits, symbol_bits, 8 * len(escapes))
-    return quantiser + written + num_words + coded.words + escapes, bits, coded.seen
+class Context(NamedTuple):
+    """What both ends hold when a body is written or read.
+
+    Attributes:
+        coding: of the residual.
+        state: the coding's.
+        offsets: of the last coded packet, int8 `[offset]`; zeros before.
+        num_matrices: tensors that are not empty.
+        weighted: whether the body tells the floor of the metric.
+    """
+
+    coding: Coding
+    state: CoderState
+    offsets: npt.NDArray[np.int8]
+    num_matrices: int
+    weighted: bool
+
+    @property
+    def expected_cell(self) -> int:
+        """The cell index that the packet's is told apart from."""
+        return self.state.cell_index if self.state.num_updates else FIRST_CELL
 
 
-def read_body(
-    data: bytes, groups: Groups, counts: npt.NDArray[np.int64], shape: tuple[int, int]
-) -> tuple[Body, npt.NDArray[np.int64]]:
+def write_body(body: Body, context: Context) -> tuple[bytes, BodyBits, CoderState]:
+    """A body's bytes, what its parts take, and the coding's state after it."""
+    cell_index, offsets, points, _ = body.quantised
+    bits = BitWriter()
+    bits.write_number(cell_index - context.expected_cell, _CELL_ORDER)
+    for offset, before in zip(offsets.tolist(), context.offsets.tolist(), strict=True):
+        bits.write_number(offset - before, _OFFSET_ORDER)
+    if context.weighted:
+        bits.write_number(body.floor, _FLOOR_ORDER)
+    quantiser_bits = len(bits)
+    bits.write(int(body.levels.any()), 1)
+    if body.levels.any():
+        for level in body.levels.tolist():
+            bits.write(level, _LEVEL_BITS)
+    level_bits = len(bits) - quantiser_bits
+    coefficients.write(body.coefficients, bits)
+    parameters = bits.to_bytes()
+    stack = empty_stack()
+    state = context.coding.push(stack, points, context.state, cell_index, body.levels)
+    words = stack_to_bytes(stack)
+    coefficient_bits = 8 * len(parameters) - level_bits - quantiser_bits
+    return parameters + words, BodyBits(quantiser_bits, level_bits, coefficient_bits, 8 * len(words)), state
+
+
+def read_body(data: bytes, context: Context, shape: tuple[int, int]) -> tuple[Body, CoderState]:
     """The inverse of `write_body`.
 
     Args:
         data: exactly a body.
-        groups: the partition of the coordinates.
-        counts: `[group, symbol]`, as the encoder had them.
+        context: as the encoder had it.
         shape: (blocks, basis vectors) of the prediction.
 
     Raises:
         PacketError: if a part is missing, out of range or too long.
     """
-    if len(data) < _QUANTISER_BYTES:
-        raise PacketError("The packet is damaged: it ends within its quantiser.")
-    cell_index = int.from_bytes(data[:2], "little")
-    if cell_index >= NUM_WIDTHS:
+    bits = BitReader(data)
+    cell_index = context.expected_cell + bits.read_number(_CELL_ORDER)
+    if not 0 <= cell_index < NUM_WIDTHS:
         raise PacketError(f"The packet is damaged: cell width {cell_index} of {NUM_WIDTHS}.")
-    offsets = np.frombuffer(data[2:_QUANTISER_BYTES], np.int8)
-    read, place = coefficients.read(data, _QUANTISER_BYTES, shape)
-    num_words, place = read_varint(data, place)
-    stop = place + 4 * num_words
-    if stop > len(data):
-        raise PacketError("The packet is damaged: it ends within its symbols.")
-    symbols, seen = decode_symbols(data[place:stop], groups, counts)
-    escaped = read_escapes(symbols[symbols >= NUM_DIRECT], data[stop:])
-    return Body(cell_index, offsets, read, symbols, escaped), seen
+    offsets = [before + bits.read_number(_OFFSET_ORDER) for before in context.offsets.tolist()]
+    if not all(-128 <= offset < 128 for offset in offsets):
+        raise PacketError(f"The packet is damaged: centroids at {offsets} of 128.")
+    floor = bits.read_number(_FLOOR_ORDER) if context.weighted else 0
+    if not LOWEST_FLOOR <= floor <= HIGHEST_FLOOR:
+        raise PacketError(f"The packet is damaged: a floor of 2^{floor}.")
+    levels = np.zeros(context.num_matrices, np.uint8)
+    if bits.read(1):
+        levels[:] = [bits.read(_LEVEL_BITS) for _ in range(context.num_matrices)]
+        if not levels.any():
+            raise PacketError("The packet is damaged: it has levels that are all 0.")
+    read = coefficients.read(bits, shape)
+    stack = stack_from_bytes(bits.finish())
+    points, state = context.coding.pop(stack, context.state, cell_index, levels)
+    if not stack.is_empty():
+        raise PacketError("The packet is damaged: its entropy-coded part holds more than its symbols.")
+    return Body(levels, read, Quantised(cell_index, np.array(offsets, np.int8), points), floor), state

@@ -51,9 +51,13 @@ class Codec:
         # An endpoint made here raises here, rather than at the first use.
         self.digest = Endpoint(layout, self.config, stream, key).identity.hex()
 
-    def encoder(self) -> Encoder:
-        """A new sending end, which begins with a key frame."""
-        return Encoder(self.layout, self.config, self.stream, self._key)
+    def encoder(self, seed: int = 0) -> Encoder:
+        """A new sending end, which begins with a key frame.
+
+        Args:
+            seed: of stochastic rounding. Workers whose vectors are averaged need different ones.
+        """
+        return Encoder(self.layout, self.config, self.stream, self._key, seed)
 
     def decoder(self) -> Decoder:
         """A new receiving end, which waits for a key frame."""

@@ -7,14 +7,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .body import read_body
+from .body import Body, read_body
 from .endpoint import Endpoint
 from .errors import OutOfStepError, PacketError
-from .lattice import reconstruct
-from .packet import KEY_FRAME, NOT_FINITE, RAW, Header, fingerprint, read_packet
+from .metric import scale_of
+from .packet import HEAL, KEY_FRAME, NOT_FINITE, RAW, Header, fingerprint, read_packet
 from .state import SharedState
-
-_HEAL = "Ask the sender for a key frame: `encode(..., key_frame=True)`."
+from .symbol_coder import CoderState
 
 
 @final
@@ -38,25 +37,32 @@ class Decoder(Endpoint):
         if not isinstance(packet, bytes | bytearray | memoryview):
             raise PacketError(f"A packet must be bytes, got {type(packet).__name__}.")
         packet = bytes(packet)
-        header, data = read_packet(packet, self._link, self._key)
+        header, data = read_packet(packet, self._link, self._due(), self._key)
         base = self._base(header)
         raw = bool(header.flags & RAW)
         finite = not header.flags & NOT_FINITE
         if not finite and not raw:
             raise PacketError("The packet is damaged: only raw packets may hold NaN or infinity.")
         if raw:
-            values, seen, cell_index = self._raw(data), None, None
+            values, coder, body = self._raw(data), None, None
         elif self._config.lattice == "raw":
             raise PacketError("The packet is damaged: the raw coder has raw packets only.")
         else:
-            values, seen, cell_index = self._coded(data, base, header.step)
+            values, coder, body = self._coded(data, base, header.step)
         if bool(np.isfinite(values).all()) != finite:
             raise PacketError("The packet is damaged: its flag for NaN and infinity does not fit what it holds.")
         vector = torch.from_numpy(values)
         self._state = self._keeping.advanced(
-            base, packet, header.step, header.sequence, vector if finite else None, seen, cell_index
+            base,
+            packet,
+            header.step,
+            header.sequence,
+            vector if finite else None,
+            coder,
+            body.quantised.offsets if body else None,
+            body.coefficients if body else None,
         )
-        return vector.clone()
+        return vector.clone() if self._keeping.num_rows else vector
 
     def _base(self, header: Header) -> SharedState:
         """The state the packet was coded against."""
@@ -66,26 +72,11 @@ class Decoder(Endpoint):
                 f"The packet is of step {header.step}, but step {state.last_step} has been decoded: it is repeated or "
                 "late. Drop it; if the sender was restarted at an earlier step, call `reset` first."
             )
-        if header.flags & KEY_FRAME:
-            base = self._key_frame_base(header.sequence)
-        elif state.last_step < 0:
-            raise OutOfStepError(f"The first packet must be a key frame, got packet {header.sequence}. {_HEAL}")
-        else:
-            base = state
-        if header.sequence != base.sequence:
+        base = self._key_frame_base(header.sequence) if header.flags & KEY_FRAME else state
+        if header.state and header.state[1] == fingerprint() and header.state[0] != base.vectors_digest():
             raise OutOfStepError(
-                f"Packet {base.sequence} is due, got packet {header.sequence} (step {header.step}): "
-                f"packets were lost or reordered. {_HEAL}"
-            )
-        if header.chain != base.chain[:8]:
-            raise OutOfStepError(
-                f"Packet {header.sequence} was coded against another history than was decoded here "
-                f"(digest {header.chain.hex()}, expected {base.chain[:8].hex()}). {_HEAL}"
-            )
-        if header.state and header.state[1] == fingerprint() and header.state[0] != base.float_digest():
-            raise OutOfStepError(
-                f"Packet {header.sequence} was coded against another float state, though libraries and processor are "
-                f"equal: memory or a saved state is damaged on one end. {_HEAL}"
+                f"Packet {header.sequence} was coded against another state, though libraries and processor are "
+                f"equal: memory or a saved state is damaged on one end. {HEAL}"
             )
         return base
 
@@ -96,13 +87,19 @@ class Decoder(Endpoint):
             )
         return np.frombuffer(data, "<f4").astype(np.float32)
 
-    def _coded(
-        self, data: bytes, base: SharedState, step: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], int]:
+    def _coded(self, data: bytes, base: SharedState, step: int) -> tuple[npt.NDArray[np.float32], CoderState, Body]:
         basis = self._predictor.basis(base, step)
-        shape = (len(self._predictor.spans), len(basis))
-        body, seen = read_body(data, self._groups, base.counts.numpy(), shape)
+        context = self._context(base)
+        body, coder = read_body(data, context, (len(self._predictor.spans), len(basis)))
+        quantised, scale = body.quantised, None
+        if context.weighted:
+            scale = scale_of(base.moment.numpy(), self._lacking(base), body.floor)
+            basis = tuple(row / scale for row in basis)
         with np.errstate(over="ignore", invalid="ignore"):
-            values = self._prediction(body.coefficients, basis)
-            values = values + reconstruct(body.symbols, body.escaped, body.offsets, body.cell_index)
-        return values, seen, body.cell_index
+            values = self._coding.reconstruct(quantised.points, quantised.offsets, quantised.cell_index, body.levels)
+            prediction = self._prediction(body.coefficients, basis)
+            if prediction is not None:
+                values += prediction
+            if scale is not None:
+                values *= scale
+        return values, coder, body

@@ -1,23 +1,45 @@
 """What an encoder and a decoder have in common: the link, the rules and the shared state."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from ..forecast import Layout
+from .activity import matrices
+from .body import Context
+from .coding import Coding, ScalarCoding
 from .coefficients import combine
 from .config import CodecConfig
 from .errors import ConfigError
-from .groups import Groups
 from .lattice import lattice_names
-from .packet import Link
-from .predictors import make_predictor
+from .lattice_coding import LatticeCoding
+from .lattice_points import vector_lattice_names
+from .packet import Due, Link
+from .predictor_choice import make_predictor
+from .run_coding import RunCoding
+from .scale_classes import ScaleClasses
 from .state import Keeping, SharedState
+from .symbol_coder import SymbolCoder
+from .tensor_tables import TensorTables
 
+ENTROPY_CODERS: dict[str, Callable[[Layout], SymbolCoder]] = {
+    "scale_classes": ScaleClasses,
+    "tensor_tables": TensorTables,
+}
 MAX_SIZE = 2**30  # coordinates of one packet; larger vectors are cut into shards with `Layout.slice`
 MAX_KEY_BYTES = 64  # of blake2b
+
+
+def make_coding(layout: Layout, config: CodecConfig) -> Coding:
+    """The coding that a configuration names."""
+    if config.lattice in vector_lattice_names():
+        return LatticeCoding(layout, config.lattice, config.dead_zone)
+    if config.entropy == "runs":
+        return RunCoding(layout, config.dead_zone)
+    return ScalarCoding(ENTROPY_CODERS[config.entropy](layout), matrices(layout), config.dead_zone)
 
 
 class Endpoint:
@@ -44,7 +66,8 @@ class Endpoint:
         self._layout = layout
         self._config = config
         self._key = key
-        self._groups = Groups(layout)
+        self._matrices = matrices(layout)
+        self._coding = make_coding(layout, config)
         self._predictor = make_predictor(config.predictor, layout, stream)
         self._link = Link(
             lattice_names().index(config.lattice),
@@ -55,10 +78,14 @@ class Endpoint:
         coded = config.lattice != "raw"
         self._keeping = Keeping(
             layout.size,
-            len(self._groups),
+            self._coding.num_offsets if coded else 0,
+            self._coding.num_tables if coded else 0,
+            self._coding.keeps_activity and coded,
             self._predictor.num_rows if coded else 0,
             config.momentum if coded and self._predictor.uses_momentum else None,
+            config.metric_decay if coded and config.metric == "adam" else None,
             self._link.chain,
+            self._predictor.memory,
         )
         self._state = self._keeping.initial()
 
@@ -102,7 +129,23 @@ class Endpoint:
         """The state that a key frame is coded against: the initial one, with the key frame's number due."""
         return self._keeping.initial()._replace(sequence=sequence)
 
+    def _context(self, base: SharedState) -> Context:
+        """What a body is written or read against."""
+        weighted = base.moment.numel() > 0 and base.num_updates > 0
+        return Context(self._coding, base.coder, base.offsets, len(self._matrices), weighted)
+
+    def _lacking(self, base: SharedState) -> float:
+        """What the running mean of squares lacks for having begun at zero."""
+        return 1 - self._config.metric_decay**base.num_updates
+
+    def _due(self) -> Due:
+        """What is known of the packet that comes next."""
+        return Due(self._state.sequence, self._state.last_step, self._state.chain)
+
     def _prediction(
         self, coefficients: npt.NDArray[np.int16], basis: tuple[npt.NDArray[np.float32], ...]
-    ) -> npt.NDArray[np.float32]:
+    ) -> npt.NDArray[np.float32] | None:
+        """The prediction, `[param]`, or `None` where all coefficients are 0."""
+        if not coefficients.any():
+            return None
         return combine(coefficients, basis, self._predictor.spans, self._layout.size)

@@ -8,11 +8,14 @@ chapter 8); how large a tensor's residual is decides its probability table, not 
 """
 
 import math
+from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from .energy import energy
 from .symbols import MAX_DIRECT
 
 WIDTHS_PER_OCTAVE = 128  # 32 would waste 0.016 bit a coordinate below the target at high rate, 128 wastes 0.004
@@ -21,11 +24,12 @@ NUM_WIDTHS = WIDTHS_PER_OCTAVE * 300  # up to 2^140, beyond float32 on both ends
 OFFSET_UNIT = 128
 NUM_OFFSETS = 3
 LARGEST_VALUE = 2**31 - 1
+_AT_ONCE = 2**16
 
 
 def lattice_names() -> tuple[str, ...]:
     """Names that `CodecConfig(lattice=...)` takes."""
-    return ("Z", "raw")
+    return ("Z", "raw", "D4", "E8")
 
 
 def cell_width(index: int) -> float:
@@ -42,7 +46,11 @@ def cell_index(width: float) -> int:
 
 
 def reconstruct(
-    symbols: npt.NDArray[np.int32], escaped: npt.NDArray[np.int64], offsets: npt.NDArray[np.int8], index: int
+    symbols: npt.NDArray[np.int32],
+    escaped: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int8],
+    index: int,
+    levels: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Residuals that symbols stand for, `[param]`.
 
@@ -53,25 +61,71 @@ def reconstruct(
         escaped: the values behind the escape symbols, in order.
         offsets: for magnitudes 1, 2 and above, in 1/128 of a cell, `[3]`.
         index: of the cell width.
+        levels: of the coordinates, `[param]`, where they are not all 0; a power of two, so exact.
 
     Returns:
         `[param]`; infinite where float32 cannot hold the value, for the caller to refuse.
     """
     direct = np.arange(-MAX_DIRECT, MAX_DIRECT + 1, dtype=np.int64)
     with np.errstate(over="ignore"):
-        levels = _level(direct, offsets, index)
-        if not len(escaped):
-            return levels[symbols]
-        residual = levels[np.minimum(symbols, 2 * MAX_DIRECT)]
-        residual[symbols > 2 * MAX_DIRECT] = _level(escaped, offsets, index)
-    return residual
+        points = point(direct, offsets, index)
+        residual = points[np.minimum(symbols, 2 * MAX_DIRECT)] if len(escaped) else points[symbols]
+        if len(escaped):
+            residual[symbols > 2 * MAX_DIRECT] = point(escaped, offsets, index)
+        return residual if levels is None else np.ldexp(residual, levels.astype(np.int32))
 
 
-def _level(values: npt.NDArray[np.int64], offsets: npt.NDArray[np.int8], index: int) -> npt.NDArray[np.float32]:
+def point(values: npt.NDArray[np.int64], offsets: npt.NDArray[np.int8], index: int) -> npt.NDArray[np.float32]:
+    """What integers stand for at a cell width."""
     magnitude = np.abs(values)
     shift = np.concatenate([[0], offsets.astype(np.int64)])[np.minimum(magnitude, NUM_OFFSETS)]
     numerator = np.sign(values) * (magnitude * OFFSET_UNIT + shift)
     return (numerator * (cell_width(index) / OFFSET_UNIT)).astype(np.float32)
+
+
+def widest(error_at: Callable[[int], float], bound: float, start: int, finest: int, coarsest: int) -> int | None:
+    """The index of the widest cells whose squared error is at most `bound`, or `None` if there are none.
+
+    Error grows with width almost everywhere; where it does not (few coordinates), a width is returned that keeps the
+    bound while the next one breaks it. The search is a secant on log error against log width within a bracket, three to
+    five trials when `start` is the last packet's index.
+
+    Args:
+        error_at: the squared error that an index leaves.
+        bound: above 0.
+        start: the first index to try.
+        finest: the smallest index to try.
+        coarsest: the largest one.
+    """
+    good: tuple[int, float] | None = None  # index and error
+    bad: tuple[int, float] | None = None
+    index = min(max(start, finest), coarsest)
+    for attempt in range(64):
+        error = error_at(index)
+        if error <= bound:
+            good = index, error
+        else:
+            bad = index, error
+        if good and bad and bad[0] - good[0] == 1:
+            break
+        if (good and good[0] >= coarsest) or (bad and bad[0] <= finest):
+            break
+        low = good[0] + 1 if good else finest
+        high = bad[0] - 1 if bad else coarsest
+        slope = 1.5  # of log error against log width: 2 at high rate, less where most coordinates are zero
+        if good and bad and good[1] > 0:
+            slope = max(math.log2(bad[1] / good[1]) * WIDTHS_PER_OCTAVE / (bad[0] - good[0]), 0.1)
+        octaves = math.log2(bound / error) / slope if error > 0 else 2.0
+        index += round(octaves * WIDTHS_PER_OCTAVE)
+        if attempt > 6:  # the secant is lost, on a plateau where everything rounds to zero, say
+            if good and bad:
+                index = (low + high) // 2
+            elif good:
+                index = good[0] + 2**attempt
+            elif bad:
+                index = bad[0] - 2**attempt
+        index = min(max(index, low), high)
+    return good[0] if good else None
 
 
 class Trial(NamedTuple):
@@ -87,90 +141,116 @@ class Quantiser:
 
     Args:
         residual: what is left after prediction, `[param]`, finite float32.
-        dead_zone: z above, 0 to 0.5.
+        dead_zone: z above, at least 0; for all coordinates or for each.
+        levels: of the coordinates, `[param]`: cells of level l are 2^l times as wide. All 0 if not given.
+        residual_energy: ||residual||^2, if it is known.
     """
 
-    def __init__(self, residual: npt.NDArray[np.float32], dead_zone: float) -> None:
+    def __init__(
+        self,
+        residual: npt.NDArray[np.float32],
+        dead_zone: float | npt.NDArray[np.float32],
+        levels: npt.NDArray[np.uint8] | None = None,
+        residual_energy: float | None = None,
+    ) -> None:
         self._residual = residual
-        self._round = 0.5 - dead_zone
-        self._magnitude = np.abs(residual)
-        self._largest = float(self._magnitude.max(initial=0.0))
-        wide = self._magnitude.astype(np.float64)
-        self.energy = float(wide @ wide)
+        self._levels = levels
+        self._edge = np.asarray(dead_zone, np.float32) + np.float32(0.5)  # of the first cell, in cells
+        self.energy = energy(residual) if residual_energy is None else residual_energy
         self._base = NUM_WIDTHS
-        self._active = wide[:0]
+
+    def _select(self, width: float) -> npt.NDArray[np.intp]:
+        """Places of the coordinates that may not round to zero at a width.
+
+        The edge is lowered by more than float32's rounding, so that no coordinate is missed.
+        """
+        edge = self._edge * np.float32(min(width * (1 - 1e-6), 2e38))
+        found = []
+        for start in range(0, len(self._residual), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            mask = self._magnitude(some) >= (edge[some] if edge.ndim else edge)
+            found.append(np.flatnonzero(mask) + start)
+        return np.concatenate(found) if found else np.zeros(0, np.intp)
+
+    def _magnitude(self, places: slice | npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """|r|, in units of the cells of level 0."""
+        magnitude = np.abs(self._residual[places])
+        if self._levels is not None:
+            magnitude = np.ldexp(magnitude, -self._levels[places].astype(np.int32))
+        return magnitude
+
+    @cached_property
+    def _largest(self) -> float:
+        starts = range(0, len(self._residual), _AT_ONCE)
+        return max((float(self._magnitude(slice(start, start + _AT_ONCE)).max()) for start in starts), default=0.0)
 
     def trial(self, index: int) -> Trial:
         """Error and offsets at one cell width."""
         width = cell_width(index)
         if index < self._base:  # below this, more coordinates may round to something else than zero
             self._base = max(index - WIDTHS_PER_OCTAVE // 2, 0)
-            edge = (1 - self._round) * cell_width(self._base)
-            # The edge is lowered by more than float32's rounding, so that no coordinate is missed.
-            places = self._magnitude >= np.float32(min(edge * (1 - 1e-6), 3e38))
-            self._active = self._magnitude[places].astype(np.float64)
-            self._idle_energy = self.energy - float(self._active @ self._active)
+            self._places = self._select(cell_width(self._base))
+            self._active = self._magnitude(self._places).astype(np.float64)
+            self._round = 1 - (self._edge[self._places] if self._edge.ndim else self._edge).astype(np.float64)
+            self._idle_energy = self.energy - energy(self._residual[self._places])
+            self._active_levels = None if self._levels is None else self._levels[self._places].astype(np.intp)
         scaled = self._active / width
-        rounded = np.floor(scaled + self._round)
+        rounded = np.maximum(np.floor(scaled + self._round), 0)
         excess = scaled - rounded
         kind = np.minimum(rounded, NUM_OFFSETS).astype(np.intp)
-        number = np.bincount(kind, minlength=NUM_OFFSETS + 1)
-        total = np.bincount(kind, excess, NUM_OFFSETS + 1)
-        square = np.bincount(kind, excess * excess, NUM_OFFSETS + 1)
+        number, total, square = self._sums(kind, excess)
         mean = total[1:] / np.maximum(number[1:], 1)
         offsets = np.clip(np.rint(mean * OFFSET_UNIT), -OFFSET_UNIT, OFFSET_UNIT - 1)
         shift = np.concatenate([[0.0], offsets / OFFSET_UNIT])
         error = float((square - 2 * shift * total + number * shift * shift).sum()) * width * width
         return Trial(index, max(self._idle_energy, 0.0) + max(error, 0.0), offsets.astype(np.int8))
 
-    def coarsest(self, bound: float, start: int) -> Trial | None:
-        """The coarsest width whose squared error is at most `bound`, or `None` if there is none.
+    def _sums(self, kind: npt.NDArray[np.intp], excess: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Number, sum and sum of squares of the excess for each kind, `[3, kind]`, weighted by the squared width."""
+        kinds = NUM_OFFSETS + 1
+        if self._active_levels is None:
+            weights = (None, excess, excess * excess)
+            return np.stack([np.bincount(kind, weight, kinds) for weight in weights]).astype(np.float64)
+        kind = kind + kinds * self._active_levels
+        num_levels = int(self._active_levels.max(initial=0)) + 1
+        sums = [np.bincount(kind, weight, kinds * num_levels) for weight in (None, excess, excess * excess)]
+        return (np.stack(sums).reshape(3, num_levels, kinds) * 4.0 ** np.arange(num_levels)[:, None]).sum(1)
 
-        Error grows with width almost everywhere; where it does not (few coordinates), a width is returned that keeps
-        the bound while the next one breaks it. The search is a secant on log error against log width within a bracket,
-        three to five trials when `start` is the last packet's index.
-        """
+    @property
+    def finest(self) -> int:
+        """The finest cells whose integers 32 bits hold."""
+        return cell_index(max(self._largest / LARGEST_VALUE, 5e-324)) + 1
+
+    def coarsest(self, bound: float, start: int) -> Trial | None:
+        """The coarsest width whose squared error is at most `bound`, or `None` if there is none; see `widest`."""
         if self.energy <= bound:
             return Trial(start, self.energy, np.zeros(NUM_OFFSETS, np.int8))
         if bound <= 0:
             return None
-        finest = cell_index(max(self._largest / LARGEST_VALUE, 5e-324)) + 1
         coarsest = cell_index(max(self._largest * 4, 5e-324))
-        good: Trial | None = None
-        bad: Trial | None = None
-        index = min(max(start, finest), coarsest)
-        for attempt in range(64):
-            trial = self.trial(index)
-            if trial.error <= bound:
-                good = trial
-            else:
-                bad = trial
-            if good and bad and bad.cell_index - good.cell_index == 1:
-                break
-            if (good and good.cell_index >= coarsest) or (bad and bad.cell_index <= finest):
-                break
-            low = good.cell_index + 1 if good else finest
-            high = bad.cell_index - 1 if bad else coarsest
-            slope = 1.5  # of log error against log width: 2 at high rate, less where most coordinates are zero
-            if good and bad and good.error > 0:
-                slope = max(
-                    math.log2(bad.error / good.error) * WIDTHS_PER_OCTAVE / (bad.cell_index - good.cell_index), 0.1
-                )
-            octaves = math.log2(bound / trial.error) / slope if trial.error > 0 else 2.0
-            index = trial.cell_index + round(octaves * WIDTHS_PER_OCTAVE)
-            if good and bad and attempt > 6:
-                index = (low + high) // 2
-            index = min(max(index, low), high)
-        return good
+        trials: dict[int, Trial] = {}
+
+        def error_at(index: int) -> float:
+            trials[index] = self.trial(index)
+            return trials[index].error
+
+        found = widest(error_at, bound, start, self.finest, coarsest)
+        return None if found is None else trials[found]
+
+    def nonzero(self, trial: Trial) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
+        """The quantised integers at a trial's width that are not zero, and their places, increasing."""
+        if not (self.energy and trial.error < self.energy):
+            return np.zeros(0, np.intp), np.zeros(0, np.int32)
+        if trial.cell_index < self._base:
+            self.trial(trial.cell_index)
+        rounded = np.maximum(np.floor(self._active / cell_width(trial.cell_index) + self._round), 0).astype(np.int32)
+        kept = np.flatnonzero(rounded)
+        places, rounded = self._places[kept], rounded[kept]
+        return places, np.where(self._residual[places] < 0, -rounded, rounded)
 
     def values(self, trial: Trial) -> npt.NDArray[np.int32]:
         """The quantised integers at a trial's width, `[param]`."""
         values = np.zeros(len(self._residual), np.int32)
-        if self.energy and trial.error < self.energy:
-            width = cell_width(trial.cell_index)
-            edge = (1 - self._round) * width * (1 - 1e-6)
-            places = np.flatnonzero(self._magnitude >= np.float32(min(edge, 3e38)))
-            scaled = self._magnitude[places].astype(np.float64) / width
-            rounded = np.floor(scaled + self._round).astype(np.int32)
-            values[places] = np.where(self._residual[places] < 0, -rounded, rounded)
+        places, found = self.nonzero(trial)
+        values[places] = found
         return values

@@ -11,18 +11,22 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .errors import PacketError
+from .errors import OutOfStepError, PacketError
 from .varint import read_varint, write_varint
 
 MAGIC = b"DR"
-FORMAT_VERSION = 1
-STATE_DIGEST_EVERY = 64  # packets; a digest costs a pass over the state, 8 ms for a million coordinates and two vectors
+FORMAT_VERSION = 2
+STATE_DIGEST_EVERY = 64  # packets; a digest costs a pass over the state, 1 ns a byte
 
 KEY_FRAME, RAW, NOT_FINITE, STATE_DIGEST, AUTHENTICATED = 1, 2, 4, 8, 16
 ALL_FLAGS = KEY_FRAME | RAW | NOT_FINITE | STATE_DIGEST | AUTHENTICATED
 
-_FIXED = 2 + 1 + 1 + 1 + 4 + 8 + 4 + 8
+_FIXED = 2 + 1 + 1 + 1 + 4 + 8 + 4
 _CHECKSUM_BYTES = 4
+_DIGEST_BYTES = 8
+_SHORT, _SHORT_MASK = FORMAT_VERSION << 5, 0b11100000  # of the first byte of a packet that is no key frame
+_SHORTEST = 1 + 1 + 1 + _CHECKSUM_BYTES
+HEAL = "Ask the sender for a key frame: `encode(..., key_frame=True)`."
 _MAC_BYTES = 16
 MAX_STEP = 2**62
 
@@ -60,15 +64,27 @@ class Header(NamedTuple):
         flags: sum of the flags above.
         step: the optimiser step of its vector.
         sequence: its number on this link.
-        chain: the first 8 bytes of the state's chain before it.
-        state: digest of the float state before it and the sender's fingerprint, where flagged.
+        state: digest of the vectors before it and the sender's fingerprint, where flagged.
     """
 
     flags: int
     step: int
     sequence: int
-    chain: bytes
     state: tuple[bytes, bytes] | None = None
+
+
+class Due(NamedTuple):
+    """What both ends know of the packet that comes next.
+
+    Attributes:
+        sequence: its number.
+        last_step: the step of the packet before; -1 before any.
+        chain: digest of all before it.
+    """
+
+    sequence: int
+    last_step: int
+    chain: bytes
 
 
 @cache
@@ -79,26 +95,36 @@ def fingerprint() -> bytes:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
 
 
-def write_packet(header: Header, body: bytes, link: Link, key: bytes | None) -> bytes:
-    """A packet's bytes."""
+def write_packet(header: Header, body: bytes, link: Link, due: Due, key: bytes | None) -> bytes:
+    """A packet's bytes: with everything a new receiver needs for a key frame, else with as little as possible."""
     flags = header.flags | (STATE_DIGEST if header.state else 0) | (AUTHENTICATED if key is not None else 0)
-    parts = [MAGIC, bytes([FORMAT_VERSION, flags, link.coder]), link.config, link.layout, link.stream, header.chain]
-    parts += [write_varint(header.step), write_varint(header.sequence), write_varint(len(body))]
-    parts += [*(header.state or ()), body]
+    if flags & KEY_FRAME:
+        parts = [MAGIC, bytes([FORMAT_VERSION, flags, link.coder]), link.config, link.layout, link.stream]
+        parts += [write_varint(header.step), write_varint(header.sequence), write_varint(len(body)), body]
+        chain = b""
+    else:
+        parts = [bytes([_SHORT | flags, header.sequence & 255]), write_varint(header.step - due.last_step)]
+        parts += [*(header.state or ()), body]
+        chain = due.chain
     packet = b"".join(parts)
     if key is not None:
-        packet += _mac(packet, key)
-    return packet + zlib.crc32(packet).to_bytes(_CHECKSUM_BYTES, "little")
+        packet += _mac(chain + packet, key)
+    return packet + _checksum(chain + packet)
 
 
-def read_packet(packet: bytes, link: Link, key: bytes | None) -> tuple[Header, bytes]:
-    """Header and body of a packet, once everything that does not need the state has been checked.
+def read_packet(packet: bytes, link: Link, due: Due, key: bytes | None) -> tuple[Header, bytes]:
+    """Header and body of a packet, once everything that does not need the vectors has been checked.
 
     Raises:
         PacketError: naming what is wrong.
+        OutOfStepError: if it is not the packet that is due.
     """
-    if len(packet) < _FIXED + 3 + _CHECKSUM_BYTES:
+    if len(packet) < _SHORTEST:
         raise PacketError(f"The packet is cut: {len(packet)} bytes cannot hold a header.")
+    return _read_key_frame(packet, link, key) if packet[0] == MAGIC[0] else _read_short(packet, due, key)
+
+
+def _read_key_frame(packet: bytes, link: Link, key: bytes | None) -> tuple[Header, bytes]:
     if packet[:2] != MAGIC:
         raise PacketError(f"Not a packet: it begins with {packet[:2].hex()}, not {MAGIC.hex()}.")
     if packet[2] != FORMAT_VERSION:
@@ -106,34 +132,64 @@ def read_packet(packet: bytes, link: Link, key: bytes | None) -> tuple[Header, b
             f"The packet has format version {packet[2]}, this codec reads {FORMAT_VERSION}. "
             "It is damaged, or the two ends run different versions: install the same one."
         )
-    if zlib.crc32(packet[:-_CHECKSUM_BYTES]) != int.from_bytes(packet[-_CHECKSUM_BYTES:], "little"):
+    if _checksum(packet[:-_CHECKSUM_BYTES]) != packet[-_CHECKSUM_BYTES:]:
         raise PacketError("The packet is damaged: its checksum does not fit. Have it sent again.")
-    flags, coder = packet[3], packet[4]
-    if flags & ~ALL_FLAGS:
-        raise PacketError(f"The packet has unknown flags {flags & ~ALL_FLAGS:#x}.")
-    content = _authenticated(packet[:-_CHECKSUM_BYTES], flags, key)
-    _compare("coder", bytes([coder]), bytes([link.coder]), "Use the same lattice on both ends.")
+    if len(packet) < _FIXED + 3 + _CHECKSUM_BYTES:
+        raise PacketError(f"The packet is cut: {len(packet)} bytes cannot hold a key frame's header.")
+    flags = packet[3]
+    if flags & ~ALL_FLAGS or not flags & KEY_FRAME or flags & STATE_DIGEST:
+        raise PacketError(f"The packet has flags {flags:#x}, which no key frame has.")
+    content = _authenticated(packet[:-_CHECKSUM_BYTES], b"", flags, key)
+    _compare("coder", content[4:5], bytes([link.coder]), "Use the same lattice on both ends.")
     _compare("configuration", content[5:9], link.config, "Use equal `CodecConfig`s on both ends.")
     _compare("layout", content[9:17], link.layout, "Both ends must code vectors of the same network.")
     _compare("stream", content[17:21], link.stream, "Use the same `stream` on both ends.")
-    chain = content[21:29]
     step, place = read_varint(content, _FIXED)
     sequence, place = read_varint(content, place)
     length, place = read_varint(content, place)
-    state = None
-    if flags & STATE_DIGEST:
-        state = content[place : place + 8], content[place + 8 : place + 16]
-        place += 16
     if place + length != len(content):
         raise PacketError(
             f"The packet has {len(content) - place} bytes of body, its header says {length}. Cut or extended?"
         )
     if step > MAX_STEP or sequence >= 2**32:
         raise PacketError(f"The packet has step {step} and number {sequence}, which are out of range.")
-    return Header(flags, step, sequence, chain, state), content[place:]
+    return Header(flags, step, sequence), content[place:]
 
 
-def _authenticated(content: bytes, flags: int, key: bytes | None) -> bytes:
+def _read_short(packet: bytes, due: Due, key: bytes | None) -> tuple[Header, bytes]:
+    flags = packet[0] & ~_SHORT_MASK
+    if packet[0] & _SHORT_MASK != _SHORT or flags & KEY_FRAME:
+        raise PacketError(
+            f"Not a packet of format version {FORMAT_VERSION}: it begins with {packet[0]:#x}. "
+            "It is damaged, or the two ends run different versions: install the same one."
+        )
+    if due.last_step < 0:
+        raise OutOfStepError(f"The first packet must be a key frame, got packet {packet[1]}. {HEAL}")
+    if packet[1] != due.sequence & 255:
+        raise OutOfStepError(
+            f"Packet {due.sequence & 255} (modulo 256) is due, got packet {packet[1]}: packets were lost, repeated or "
+            f"reordered. Drop it if it has been decoded. Otherwise: {HEAL}"
+        )
+    if _checksum(due.chain + packet[:-_CHECKSUM_BYTES]) != packet[-_CHECKSUM_BYTES:]:
+        raise PacketError(
+            f"Packet {due.sequence} is damaged, or was coded against another history than was decoded here: its "
+            f"checksum does not fit. Have it sent again; if that does not help: {HEAL}"
+        )
+    content = _authenticated(packet[:-_CHECKSUM_BYTES], due.chain, flags, key)
+    ahead, place = read_varint(content, 2)
+    step = due.last_step + ahead
+    if not ahead or step > MAX_STEP:
+        raise PacketError(f"The packet is of step {step}, which is out of range.")
+    state = None
+    if flags & STATE_DIGEST:
+        if len(content) < place + 2 * _DIGEST_BYTES:
+            raise PacketError("The packet is damaged: it ends within its digest.")
+        state = content[place : place + _DIGEST_BYTES], content[place + _DIGEST_BYTES : place + 2 * _DIGEST_BYTES]
+        place += 2 * _DIGEST_BYTES
+    return Header(flags, step, due.sequence, state), content[place:]
+
+
+def _authenticated(content: bytes, chain: bytes, flags: int, key: bytes | None) -> bytes:
     """The packet's content without its code, once that has been checked."""
     if (key is not None) != bool(flags & AUTHENTICATED):
         raise PacketError(
@@ -144,13 +200,17 @@ def _authenticated(content: bytes, flags: int, key: bytes | None) -> bytes:
     if key is None:
         return content
     content, code = content[:-_MAC_BYTES], content[-_MAC_BYTES:]
-    if not hmac.compare_digest(code, _mac(content, key)):
+    if not hmac.compare_digest(code, _mac(chain + content, key)):
         raise PacketError("The packet's authentication code does not fit: it is forged, or the keys differ.")
     return content
 
 
 def _mac(content: bytes, key: bytes) -> bytes:
     return hashlib.blake2b(content, key=key, digest_size=_MAC_BYTES).digest()
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _compare(what: str, found: bytes, expected: bytes, advice: str) -> None:

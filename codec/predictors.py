@@ -5,23 +5,18 @@ sends them. prediction = sum over the basis of coefficient times vector, for eac
 """
 
 import abc
-import hashlib
-import json
 import math
 from collections.abc import Sequence
-from functools import cache
-from typing import ClassVar, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from typing_extensions import override
 
-from ..forecast import Forecaster, Layout, LearnedForecaster, Window, WindowError
-from ..models import closed_form_names, make_forecaster
-from .coefficients import Coefficients, FloatVector, fit, quantise
-from .errors import ConfigError
-from .state import SharedState
+from ..forecast import Forecaster, Layout, Window, WindowError
+from .coefficients import UNIT, Coefficients, Cost, FloatVector, combine, fit, quantise
+from .state import SharedState, running_mean
 
 
 class Predictor(abc.ABC):
@@ -33,7 +28,7 @@ class Predictor(abc.ABC):
     """
 
     num_rows: int = 0
-    uses_momentum: ClassVar[bool] = False
+    uses_momentum: bool = False
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -48,33 +43,43 @@ class Predictor(abc.ABC):
         """The basis vectors for a vector of `step`, each `[param]`; the same on both ends. Their number may grow."""
 
     @abc.abstractmethod
-    def coefficients(
-        self, vector: FloatVector, basis: Sequence[FloatVector], width: float, dead_zone: float
-    ) -> Coefficients:
+    def coefficients(self, vector: FloatVector, basis: Sequence[FloatVector], cost: Cost) -> Coefficients:
         """How much of each basis vector to take, `[block, basis]`. Called by the encoder only.
 
         Args:
             vector: what is coded, `[param]`, finite.
             basis: of `basis`.
-            width: of a cell, about.
-            dead_zone: of the quantiser.
+            cost: about how many bits residuals take.
         """
+
+    def memory(
+        self, state: SharedState, decoded: FloatVector, coefficients: Coefficients | None, decay: float
+    ) -> FloatVector:
+        """What the state's `momentum` becomes after a packet, `[param]`: a running mean of decoded vectors.
+
+        Both ends call it, so it may use elementwise float32 operations only. Not called where `uses_momentum` is false.
+
+        Args:
+            state: what the packet was coded against.
+            decoded: its vector, `[param]`, finite.
+            coefficients: what it was predicted with, `[block, basis]`; `None` for a raw packet.
+            decay: of the running mean.
+        """
+        return running_mean(state, decoded, coefficients, decay)
 
 
 class _FittedPredictor(Predictor):
     """Least squares for each tensor, zero where it does not pay; see `coefficients.fit`."""
 
     @override
-    def coefficients(
-        self, vector: FloatVector, basis: Sequence[FloatVector], width: float, dead_zone: float
-    ) -> Coefficients:
-        return fit(vector, basis, self.spans, width, dead_zone)
+    def coefficients(self, vector: FloatVector, basis: Sequence[FloatVector], cost: Cost) -> Coefficients:
+        return fit(vector, basis, self.spans, cost)
 
 
 class _WholeVectorPredictor(Predictor):
     """One coefficient of the momentum for the whole vector."""
 
-    uses_momentum: ClassVar[bool] = True
+    uses_momentum = True
 
     @property
     @override
@@ -86,9 +91,7 @@ class _WholeVectorPredictor(Predictor):
         return (state.momentum.numpy(),) if state.num_updates else ()
 
     @override
-    def coefficients(
-        self, vector: FloatVector, basis: Sequence[FloatVector], width: float, dead_zone: float
-    ) -> Coefficients:
+    def coefficients(self, vector: FloatVector, basis: Sequence[FloatVector], cost: Cost) -> Coefficients:
         units = [
             quantise(_ratio(self._scale(vector.astype(np.float64), column.astype(np.float64)))) for column in basis
         ]
@@ -114,9 +117,7 @@ class NoPrediction(Predictor):
         return ()
 
     @override
-    def coefficients(
-        self, vector: FloatVector, basis: Sequence[FloatVector], width: float, dead_zone: float
-    ) -> Coefficients:
+    def coefficients(self, vector: FloatVector, basis: Sequence[FloatVector], cost: Cost) -> Coefficients:
         return np.zeros((len(self.spans), 0), np.int16)
 
 
@@ -132,19 +133,91 @@ class Previous(_FittedPredictor):
 
 
 @final
-class Fitted(_FittedPredictor):
-    """The last decoded vector and the momentum, with jointly fitted coefficients for each tensor.
+class Lagged(_FittedPredictor):
+    """The decoded vector some packets back, where there is one, with a coefficient for each tensor.
+
+    Args:
+        layout: of the coded vector.
+        lag: how many packets back; 1 is the last one.
+    """
+
+    def __init__(self, layout: Layout, lag: int) -> None:
+        super().__init__(layout)
+        self.num_rows = lag
+
+    @override
+    def basis(self, state: SharedState, step: int) -> tuple[FloatVector, ...]:
+        return (state.rows[-self.num_rows].numpy(),) if len(state.rows) >= self.num_rows else ()
+
+
+@final
+class Momentum(_FittedPredictor):
+    """The running mean of decoded vectors, with a coefficient for each tensor."""
+
+    uses_momentum = True
+
+    @override
+    def basis(self, state: SharedState, step: int) -> tuple[FloatVector, ...]:
+        return (state.momentum.numpy(),) if state.num_updates else ()
+
+
+class _PreviousAndMomentum(_FittedPredictor):
+    """The last decoded vector and what the state's momentum holds, with jointly fitted coefficients for each tensor.
 
     On the first packet after a key frame the two are parallel; the momentum is offered from the second on.
     """
 
     num_rows = 1
-    uses_momentum: ClassVar[bool] = True
+    uses_momentum = True
 
     @override
     def basis(self, state: SharedState, step: int) -> tuple[FloatVector, ...]:
         previous = tuple(row.numpy() for row in state.rows[-1:])
         return (*previous, state.momentum.numpy()) if state.num_updates > 1 else previous
+
+
+@final
+class Fitted(_PreviousAndMomentum):
+    """The last decoded vector and their running mean of a given decay."""
+
+
+@final
+class AdaptiveMomentum(_PreviousAndMomentum):
+    """The last decoded vector and the last prediction: a memory whose decay is fitted anew for each packet and tensor.
+
+        P_t = a_t d_{t-1} + b_t P_{t-1}
+
+    with d decoded, and a, b by least squares, quantised and sent. Where a packet sent no coefficient for a tensor, its
+    memory takes a step of the plain running mean, P_t = decay P_{t-1} + (1 - decay) d_t, so that it goes on growing
+    until it pays. Both ends make it from what was sent and decoded, by elementwise operations.
+
+    For a signal that follows an AR(1) process, seen in white noise, this recursion with constant a and b is the best
+    linear predictor from all of the past (steady Kalman filter; a is its gain and a + b the signal's correlation). What
+    is fitted is each packet's own coefficients with the memory as it stands, not the best ones in the long run.
+
+    Adaptive Memory chooses the decay of an optimiser's momentum like this from a model of two planes, one of the
+    gradient and one of the memory. There gradient and memory share a weight of 1; here each has a weight of its own.
+
+    When not to use it: the memory of a tensor forgets all that a coefficient of zero leaves out, so that one packet
+    like the last one (b = 0) ends a long memory. `fitted` keeps its own, at a decay that has to be given.
+
+    References:
+        Topollai and Choromanska 2025, "Adaptive Memory Momentum via a Model-Based Framework for Deep Learning
+        Optimization", arXiv 2510.04988.
+    """
+
+    @override
+    def memory(
+        self, state: SharedState, decoded: FloatVector, coefficients: Coefficients | None, decay: float
+    ) -> FloatVector:
+        memory = super().memory(state, decoded, coefficients, decay)
+        if coefficients is None or not coefficients.any():
+            return memory
+        prediction = combine(coefficients, self.basis(state, state.last_step + 1), self.spans, len(decoded))
+        for span, units in zip(self.spans, coefficients, strict=True):
+            if units.any():
+                memory[span] = prediction[span]
+        return memory
 
 
 @final
@@ -173,6 +246,34 @@ class MomentumProjected(_WholeVectorPredictor):
 
 
 @final
+class Ef21(Predictor):
+    """The last decoded vector with coefficient 1: error feedback of the EF21 kind.
+
+    h_t = h_{t-1} + C(g_t - h_{t-1}), and h_t is what is decoded: what was lost stays in the difference and is coded
+    later, so no other feedback may be added. Contracts whatever the error, but tracks a noisy vector no better than its
+    neighbours resemble each other: below a cosine of 1/2 the difference is longer than the vector.
+
+    References:
+        Richtarik, Sokolov, Fatkhullin. EF21, 2021, arXiv:2106.05203, algorithm 1.
+    """
+
+    num_rows = 1
+
+    @property
+    @override
+    def spans(self) -> tuple[slice, ...]:
+        return (slice(0, self._layout.size),)
+
+    @override
+    def basis(self, state: SharedState, step: int) -> tuple[FloatVector, ...]:
+        return tuple(row.numpy() for row in state.rows[-1:])
+
+    @override
+    def coefficients(self, vector: FloatVector, basis: Sequence[FloatVector], cost: Cost) -> Coefficients:
+        return np.full((1, len(basis)), UNIT, np.int16)
+
+
+@final
 class Forecasting(_FittedPredictor):
     """A forecaster's mean for the coded step, with a coefficient for each tensor.
 
@@ -192,62 +293,41 @@ class Forecasting(_FittedPredictor):
 
     @override
     def basis(self, state: SharedState, step: int) -> tuple[FloatVector, ...]:
-        if len(state.rows) < self.num_rows:
-            return tuple(row.numpy() for row in state.rows[-1:])
-        steps = torch.tensor(state.row_steps, dtype=torch.int64)
-        window = Window(torch.stack(state.rows), steps, self._layout, self._forecaster.stream)
+        rows, row_steps = state.rows[-self.num_rows :], state.row_steps[-self.num_rows :]
+        if len(rows) < self.num_rows:
+            return tuple(row.numpy() for row in rows[-1:])
+        steps = torch.tensor(row_steps, dtype=torch.int64)
+        window = Window(torch.stack(rows), steps, self._layout, self._forecaster.stream)
         try:
             with torch.no_grad():
-                forecast = next(iter(self._forecaster.forecast(window, [step - state.row_steps[-1]])))
+                forecast = next(iter(self._forecaster.forecast(window, [step - row_steps[-1]])))
         except WindowError:
-            return (state.rows[-1].numpy(),)
+            return (rows[-1].numpy(),)
         return (forecast.mean.to("cpu", torch.float32).contiguous().numpy(),)
 
 
-_RULES: dict[str, type[Predictor]] = {
-    "none": NoPrediction,
-    "previous": Previous,
-    "momentum_norm": MomentumNorm,
-    "momentum_projected": MomentumProjected,
-    "fitted": Fitted,
-}
+@final
+class Combination(_FittedPredictor):
+    """The predictions of several rules, with jointly fitted coefficients for each tensor.
 
+    Rules that say the same (early on most do) cost one bit a tensor each: the fit takes one of them.
 
-@cache
-def predictor_names() -> tuple[str, ...]:
-    """Names that `CodecConfig(predictor=...)` takes: the rules here, and the closed-form forecasters of any stream."""
-    forecasters = (name for name in closed_form_names() if not make_forecaster(name).needs_moments)
-    return (*_RULES, *forecasters)
+    Against `fitted`, `("previous", "second_last", "third_last", "momentum")` took 0.72 to 1.00 times the bits on eight
+    pairs of stream and error of Adam's updates (geometric mean 0.91), and 0.94 to 1.00 times on eight of gradients
+    (0.97); four small nets, batches of 32 and 128, NMSE 0.1 and 0.5, tables by tensor. Each member takes a pass over
+    the vector on both ends, two on the encoder's, and a row of memory.
 
-
-def make_predictor(predictor: str | Forecaster, layout: Layout, stream: str) -> Predictor:
-    """The rule behind a configuration's `predictor`.
-
-    Raises:
-        ConfigError: if a forecaster forecasts another stream, needs moments, or has not been fitted.
+    Args:
+        layout: of the coded vector.
+        members: rules of one prediction each.
     """
-    if isinstance(predictor, str):
-        if predictor in _RULES:
-            return _RULES[predictor](layout)
-        predictor = make_forecaster(predictor, stream=stream)
-    if predictor.stream != stream:
-        raise ConfigError(
-            f"A codec of {stream!r} needs a forecaster of {stream!r}, got {predictor.name!r} of {predictor.stream!r}."
-        )
-    if predictor.needs_moments:
-        raise ConfigError(f"{predictor.name!r} needs the optimiser's moments, which the decoder does not have.")
-    if not predictor.fitted:
-        raise ConfigError(f"{predictor.name!r} has not been fitted. Fit or load it before making a codec.")
-    return Forecasting(layout, predictor)
 
+    def __init__(self, layout: Layout, members: Sequence[Predictor]) -> None:
+        super().__init__(layout)
+        self._members = tuple(members)
+        self.num_rows = max(member.num_rows for member in members)
+        self.uses_momentum = any(member.uses_momentum for member in members)
 
-def forecaster_digest(forecaster: Forecaster) -> str:
-    """SHA-256, in hexadecimal, of a forecaster's name, options and everything it has learned."""
-    options = getattr(forecaster, "options", {})
-    text = json.dumps([forecaster.name, forecaster.stream, forecaster.history, options], sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode())
-    if isinstance(forecaster, LearnedForecaster):
-        for name, value in sorted(forecaster.state_dict().items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    @override
+    def basis(self, state: SharedState, step: int) -> tuple[FloatVector, ...]:
+        return tuple(column for member in self._members for column in member.basis(state, step))

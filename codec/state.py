@@ -1,6 +1,7 @@
 """What both ends of a link know: made only from what was decoded, replaced and never mutated."""
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,13 +9,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .activity import MAX_ACTIVITY
 from .errors import StateError
 from .lattice import NUM_WIDTHS
+from .metric import updated_moment
 from .packet import MAX_STEP
+from .symbol_coder import CoderState
 from .symbols import NUM_SYMBOLS
-from .tables import MAX_COUNT, updated_counts
+from .tables import MAX_COUNT
 
 DIGEST_BYTES = 8
+
+
+Vector = npt.NDArray[np.float32]
 
 
 class SharedState(NamedTuple):
@@ -24,30 +31,48 @@ class SharedState(NamedTuple):
         rows: the last decoded vectors, oldest first, each `[param]`, float32; as many as the predictor needs, at most.
         row_steps: the steps of the rows.
         num_updates: decoded vectors that entered the state since the last key frame.
-        momentum: their running mean, `[param]`, float32; `[0]` where the predictor does not need it.
-        counts: decayed counts of decoded symbols, `[group, symbol]`, int64.
-        cell_index: of the last coded packet.
+        momentum: their running mean, or what else the predictor's `memory` makes of them, `[param]`, float32; `[0]`
+            where the predictor does not need it.
+        moment: running mean of their squares, `[param]`, float32; `[0]` where the metric does not need it.
+        coder: the entropy coder's part, integers.
+        offsets: centroids of the last coded packet, int8 `[offset]`.
         last_step: the last decoded step, -1 before any.
         sequence: the number of the packet that is due.
-        chain: digest of all packets since the last key frame and of the integer state they left, 16 bytes.
+        chain: digest of all packets since the last key frame and of the counts they left, 16 bytes.
     """
 
     rows: tuple[Tensor, ...]
     row_steps: tuple[int, ...]
     num_updates: int
     momentum: Tensor
-    counts: Tensor
-    cell_index: int
+    moment: Tensor
+    coder: CoderState
+    offsets: npt.NDArray[np.int8]
     last_step: int
     sequence: int
     chain: bytes
 
-    def float_digest(self) -> bytes:
-        """Digest of the vectors a prediction is made from, 8 bytes."""
+    def vectors_digest(self) -> bytes:
+        """Digest of the vectors that predictions and tables are made from, 8 bytes."""
         digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        for vector in (*self.rows, self.momentum):
-            digest.update(vector.numpy().astype("<f4", copy=False).tobytes())
+        for vector in (*self.rows, self.momentum, self.moment):
+            digest.update(vector.numpy().astype("<f4", copy=False).data)
+        digest.update(self.coder.activity.astype("<i4", copy=False).data)
         return digest.digest()
+
+
+# A predictor's rule for `momentum`: state before the packet, what was decoded, coefficients, decay -> the next one.
+Memory = Callable[[SharedState, Vector, npt.NDArray[np.int16] | None, float], Vector]
+
+
+def running_mean(
+    state: SharedState, vector: Vector, coefficients: npt.NDArray[np.int16] | None, decay: float
+) -> Vector:
+    """The `Memory` of most predictors: decay mean + (1 - decay) vector, in float32."""
+    share = np.float32(decay)
+    mean = state.momentum.numpy() * share
+    mean += vector * (np.float32(1) - share)
+    return mean
 
 
 class Keeping(NamedTuple):
@@ -55,23 +80,33 @@ class Keeping(NamedTuple):
 
     Attributes:
         size: coordinates.
-        num_groups: entropy tables.
+        num_offsets: centroids of a packet.
+        num_tables: of the entropy coder.
+        keeps_activity: whether it keeps an activity for each coordinate.
         num_rows: decoded vectors to keep.
         momentum: decay of the running mean, `None` where there is none to keep.
+        moment: decay of the running mean of squares, `None` where there is none to keep.
         chain: what the chain of digests begins with, 16 bytes.
+        memory: the rule for the running mean.
     """
 
     size: int
-    num_groups: int
+    num_offsets: int
+    num_tables: int
+    keeps_activity: bool
     num_rows: int
     momentum: float | None
+    moment: float | None
     chain: bytes
+    memory: Memory = running_mean
 
     def initial(self) -> SharedState:
         """The state before any packet, and after the reset that a key frame makes."""
         momentum = torch.zeros(0 if self.momentum is None else self.size)
-        counts = torch.zeros(self.num_groups, NUM_SYMBOLS, dtype=torch.int64)
-        return SharedState((), (), 0, momentum, counts, 0, -1, 0, self.chain)
+        activity = np.zeros(self.size if self.keeps_activity else 0, np.int32)
+        coder = CoderState(np.zeros((self.num_tables, NUM_SYMBOLS), np.int64), activity, 0, 0)
+        moment = torch.zeros(0 if self.moment is None else self.size)
+        return SharedState((), (), 0, momentum, moment, coder, np.zeros(self.num_offsets, np.int8), -1, 0, self.chain)
 
     def advanced(
         self,
@@ -80,8 +115,9 @@ class Keeping(NamedTuple):
         step: int,
         sequence: int,
         vector: Tensor | None,
-        seen: npt.NDArray[np.int64] | None = None,
-        cell_index: int | None = None,
+        coder: CoderState | None = None,
+        offsets: npt.NDArray[np.int8] | None = None,
+        coefficients: npt.NDArray[np.int16] | None = None,
     ) -> SharedState:
         """The state after one more packet.
 
@@ -92,33 +128,33 @@ class Keeping(NamedTuple):
             sequence: its number.
             vector: what was decoded, `[param]`, the state's own from now on; `None` where the predictor's part stays as
                 it is (a vector that is not finite).
-            seen: occurrences of each symbol, `[group, symbol]`, where symbols were decoded.
-            cell_index: the packet's, where it has one.
+            coder: the entropy coder's state after the packet, where symbols were decoded.
+            offsets: the packet's centroids, where it has them.
+            coefficients: of its prediction, `[block, basis]`, where it has them.
         """
-        rows, row_steps, momentum, num_updates = state.rows, state.row_steps, state.momentum, state.num_updates
+        rows, row_steps, num_updates = state.rows, state.row_steps, state.num_updates
+        momentum, moment = state.momentum, state.moment
         if vector is not None:
             if self.num_rows:
                 rows = (*rows, vector)[-self.num_rows :]
                 row_steps = (*row_steps, step)[-self.num_rows :]
             num_updates += 1
             if self.momentum is not None:
-                decay = np.float32(self.momentum)
-                mean = momentum.numpy() * decay
-                mean += vector.numpy() * (np.float32(1) - decay)
-                momentum = torch.from_numpy(mean)
-        counts = state.counts
-        if seen is not None:
-            counts = torch.from_numpy(updated_counts(counts.numpy(), seen))
+                momentum = torch.from_numpy(self.memory(state, vector.numpy(), coefficients, self.momentum))
+            if self.moment is not None:
+                moment = torch.from_numpy(updated_moment(moment.numpy(), vector.numpy(), self.moment))
+        coder = state.coder if coder is None else coder
         digest = hashlib.blake2b(state.chain, digest_size=16)
         digest.update(packet)
-        digest.update(counts.numpy().astype("<i8", copy=False).tobytes())
+        digest.update(coder.counts.astype("<i8", copy=False).data)
         return SharedState(
             rows,
             row_steps,
             num_updates,
             momentum,
-            counts,
-            state.cell_index if cell_index is None else cell_index,
+            moment,
+            coder,
+            state.offsets if offsets is None else offsets,
             step,
             (sequence + 1) % 2**32,
             digest.digest(),
@@ -126,12 +162,16 @@ class Keeping(NamedTuple):
 
     def to_dict(self, state: SharedState, identity: bytes) -> dict[str, Tensor]:
         """A state as plain tensors by name; `from_dict` is the way back."""
-        numbers = [state.num_updates, state.cell_index, state.last_step, state.sequence]
+        coder = state.coder
+        numbers = [state.num_updates, coder.num_updates, coder.cell_index, state.last_step, state.sequence]
         return {
             "rows": torch.stack(state.rows) if state.rows else torch.zeros(0, self.size),
             "row_steps": torch.tensor(state.row_steps, dtype=torch.int64),
             "momentum": state.momentum.clone(),
-            "counts": state.counts.clone(),
+            "moment": state.moment.clone(),
+            "counts": torch.from_numpy(coder.counts.copy()),
+            "activity": torch.from_numpy(coder.activity.copy()),
+            "offsets": torch.from_numpy(state.offsets.copy()),
             "numbers": torch.tensor(numbers, dtype=torch.int64),
             "chain": _bytes_to_tensor(state.chain),
             "identity": _bytes_to_tensor(identity),
@@ -156,8 +196,11 @@ class Keeping(NamedTuple):
             "rows": ((num_rows, self.size), torch.float32),
             "row_steps": ((num_rows,), torch.int64),
             "momentum": ((0 if self.momentum is None else self.size,), torch.float32),
-            "counts": ((self.num_groups, NUM_SYMBOLS), torch.int64),
-            "numbers": ((4,), torch.int64),
+            "moment": ((0 if self.moment is None else self.size,), torch.float32),
+            "counts": ((self.num_tables, NUM_SYMBOLS), torch.int64),
+            "activity": ((self.size if self.keeps_activity else 0,), torch.int32),
+            "offsets": ((self.num_offsets,), torch.int8),
+            "numbers": ((5,), torch.int64),
             "chain": ((16,), torch.uint8),
         }
         for name, (shape, dtype) in shapes.items():
@@ -167,17 +210,20 @@ class Keeping(NamedTuple):
                     f"`{name}` of a codec's state must be {dtype} of shape {shape}, "
                     f"got {value.dtype} {tuple(value.shape)}."
                 )
-        num_updates, cell_index, last_step, sequence = saved["numbers"].tolist()
+        num_updates, num_coded, cell_index, last_step, sequence = saved["numbers"].tolist()
         steps = saved["row_steps"].tolist()
         sound = (
             num_rows <= min(self.num_rows, num_updates)
+            and 0 <= num_coded <= num_updates
             and 0 <= cell_index < NUM_WIDTHS
             and -1 <= last_step <= MAX_STEP
             and 0 <= sequence < 2**32
             and steps == sorted(set(steps))
             and all(0 <= step <= last_step for step in steps)
             and bool(((saved["counts"] >= 0) & (saved["counts"] < MAX_COUNT)).all())
-            and bool(saved["rows"].isfinite().all() and saved["momentum"].isfinite().all())
+            and bool(((saved["activity"] >= 0) & (saved["activity"] <= MAX_ACTIVITY)).all())
+            and all(bool(saved[name].isfinite().all()) for name in ("rows", "momentum", "moment"))
+            and bool((saved["moment"] >= 0).all())
         )
         if not sound:
             raise StateError("A codec's state has entries that no codec can reach: the checkpoint is damaged.")
@@ -186,8 +232,11 @@ class Keeping(NamedTuple):
             tuple(steps),
             num_updates,
             saved["momentum"].cpu().clone(),
-            saved["counts"].cpu().clone(),
-            cell_index,
+            saved["moment"].cpu().clone(),
+            CoderState(
+                saved["counts"].cpu().numpy().copy(), saved["activity"].cpu().numpy().copy(), num_coded, cell_index
+            ),
+            saved["offsets"].cpu().numpy().copy(),
             last_step,
             sequence,
             bytes(saved["chain"].tolist()),

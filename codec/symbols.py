@@ -14,6 +14,7 @@ MAX_DIRECT = 14
 NUM_DIRECT = 2 * MAX_DIRECT + 1
 NUM_BUCKETS = 31
 NUM_SYMBOLS = NUM_DIRECT + NUM_BUCKETS
+RAW_BITS = np.maximum(np.arange(NUM_SYMBOLS) - (NUM_DIRECT - 1), 0)  # that stand behind each symbol
 
 
 def to_symbols(values: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
@@ -48,7 +49,12 @@ def escape_bits(escaped: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     return bits
 
 
-def read_escapes(symbols: npt.NDArray[np.int32], data: bytes | memoryview) -> npt.NDArray[np.int64]:
+def num_escape_bits(symbols: npt.NDArray[np.int32]) -> int:
+    """How many raw bits stand behind escape symbols, each at least `NUM_DIRECT`."""
+    return int((symbols.astype(np.int64) - (NUM_DIRECT - 1)).sum())
+
+
+def read_escapes(symbols: npt.NDArray[np.int32], data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """The escaped values behind symbols, in order.
 
     Args:
@@ -56,13 +62,11 @@ def read_escapes(symbols: npt.NDArray[np.int32], data: bytes | memoryview) -> np
         data: exactly the packed bits of `escape_bits`, padded with zeros to whole bytes.
 
     Raises:
-        PacketError: if the data are longer or shorter, or the padding is not zero.
+        PacketError: if the padding is not zero.
     """
     bucket = symbols.astype(np.int64) - NUM_DIRECT
-    num_bits = int((bucket + 1).sum())
-    if len(data) != (num_bits + 7) // 8:
-        raise PacketError(f"The packet is damaged: {num_bits} escape bits are due, it has {len(data)} bytes of them.")
-    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    num_bits = num_escape_bits(symbols)
+    bits = np.unpackbits(data)
     if bits[num_bits:].any():
         raise PacketError("The packet is damaged: the padding of its escape bits is not zero.")
     if not len(bucket):

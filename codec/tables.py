@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .symbols import NUM_SYMBOLS
-
 TOTAL = 2**22  # below constriction's 24 bits; at 2^16 the counts of 1 alone would cost 0.0013 bit a coordinate
 NUM_PRESETS = 63
 COUNT_UNIT = 16  # what one decoded symbol adds to its count, so that the constant 1 stands for a 16th of a symbol
@@ -57,10 +55,28 @@ def adaptive_table(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     Returns:
         `[symbol]`, sums to `TOTAL`. What rounding leaves goes to the most frequent symbol.
     """
-    weights = counts + 1
-    table = 1 + weights * (TOTAL - NUM_SYMBOLS) // int(weights.sum())
+    return as_table(counts + 1)
+
+
+def as_table(weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Integer probabilities in proportion to weights: at least 1 each, sum `TOTAL`.
+
+    Args:
+        weights: `[symbol]`, at least 0 and not all 0. What rounding leaves goes to the largest.
+    """
+    weights = weights >> max(int(weights.sum()).bit_length() - 40, 0)  # so that the product fits 64 bits
+    table = 1 + weights * (TOTAL - len(weights)) // int(weights.sum())
     table[int(table.argmax())] += TOTAL - int(table.sum())
     return table
+
+
+def as_tables(weights: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """`as_table` of each row, `[table, symbol]`; sums of rows must be below 2^53."""
+    num_bits = np.frexp(weights.sum(1).astype(np.float64))[1]  # exact for such sums
+    weights = weights >> np.maximum(num_bits - 40, 0)[:, None]  # so that the product fits 64 bits
+    tables = 1 + weights * (TOTAL - weights.shape[1]) // weights.sum(1)[:, None]
+    tables[np.arange(len(tables)), tables.argmax(1)] += TOTAL - tables.sum(1)
+    return tables
 
 
 def updated_counts(counts: npt.NDArray[np.int64], seen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

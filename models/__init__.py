@@ -14,6 +14,7 @@ from .fitting import Budget, FitReport, FittableForecaster, fit_forecaster
 from .flow_matching import FlowMatching
 from .hold import Hold
 from .introspection import Introspection
+from .inverted_optimizer import InvertedOptimizer
 from .lawa import LAWA
 from .learned_linear import LearnedLinear
 from .lfd2 import LFD2
@@ -57,6 +58,7 @@ __all__ = [
     "FittingError",
     "Hold",
     "Introspection",
+    "InvertedOptimizer",
     "LFD2",
     "LearnedLinear",
     "Linear",

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..codec import Codec
-from ..errors import CodecError, ConfigError, StateError
+from ..errors import CodecError, ConfigError, EncodeError, StateError
 
 _LENGTH_BYTES = 8
 _LARGEST_FRAME = 256  # bytes of a packet beyond its float32 vector, generously
@@ -69,20 +69,32 @@ class PacketExchange:
         self.packet_bytes = 0
 
     @torch.no_grad()
-    def average(self, vector: Tensor) -> Tensor:
+    def average(self, vector: Tensor, learning_rate: float | None = None) -> Tensor:
         """The mean over ranks of the decoded vectors, `[param]`, float32 on the CPU; equal bit for bit on all ranks.
 
         Args:
             vector: this rank's, `[param]`. One that is not finite makes the mean so on every rank, at the same
                 coordinates.
+            learning_rate: at which all ranks apply the mean, for error feedback, which then owes what it owes at the
+                next rate; see `Encoder.encode`. Each rank owes its own error.
 
         Raises:
             LayoutError: if the vector's shape does not fit.
+            EncodeError: if this rank cannot encode: the learning rate is negative, or what is owed beyond float32. The
+                others raise a CodecError that names this rank. No rank's state has changed then.
             CodecError: if a packet cannot be decoded. Every rank decodes the same packets and raises the same.
         """
-        packet = self.encoder.encode(vector, self.encoder.last_step + 1)
+        try:
+            packet = self.encoder.encode(vector, self.encoder.last_step + 1, learning_rate=learning_rate)
+        except EncodeError:
+            self._lengths(0)  # or the others would wait for this rank
+            raise
+        lengths = self._lengths(len(packet))
+        if 0 in lengths:
+            self.encoder.abort()
+            raise CodecError(f"Rank {lengths.index(0)} could not encode its vector; its own error says why.")
         total = torch.zeros(self._codec.layout.size)
-        for decoder, received in zip(self.decoders, self._gather(packet), strict=True):
+        for decoder, received in zip(self.decoders, self._gather(packet, lengths), strict=True):
             total += decoder.decode(received)
         return total / len(self.decoders)
 
@@ -111,10 +123,13 @@ class PacketExchange:
         self.bytes_received = int(saved["bytes_received"])
         self.packet_bytes = int(saved["packet_bytes"])
 
-    def _gather(self, packet: bytes) -> list[bytes]:
+    def _lengths(self, length: int) -> list[int]:
+        """The length of every rank's packet, in rank order; 0 where there is none."""
+        mine = torch.tensor([length], dtype=torch.int64, device=self._device)
+        return [int(of_rank) for of_rank in _all_gather(mine, self._group)]
+
+    def _gather(self, packet: bytes, lengths: list[int]) -> list[bytes]:
         """Every rank's packet, in rank order."""
-        length = torch.tensor([len(packet)], dtype=torch.int64, device=self._device)
-        lengths = [int(of_rank) for of_rank in _all_gather(length, self._group)]
         largest = 4 * self._codec.layout.size + _LARGEST_FRAME
         if not all(0 < number <= largest for number in lengths):
             raise CodecError(f"Packets must have 1 to {largest} bytes, the ranks announce {lengths}.")

@@ -52,10 +52,14 @@ class GradientCodec:
 
     Attributes:
         exchange: encoder, decoders and byte counts.
+        learning_rate: at which the optimiser applies the coming gradients, for error feedback. Set it before the
+            backward pass, the same on every rank, where steps are proportional to the gradient (SGD) and the rate
+            changes; leave it `None` with Adam and its like. It is not in `state_dict`.
     """
 
     def __init__(self, module: torch.nn.Module, exchange: PacketExchange) -> None:
         self.exchange = exchange
+        self.learning_rate: float | None = None
         self._layout = layout_of(module)
         self._names = {id(parameter): name for name, parameter in trainable_parameters(module).items()}
         self._pending: list[tuple[torch.futures.Future[Tensor], Tensor, list[Piece]]] = []
@@ -112,7 +116,7 @@ class GradientCodec:
         vector = torch.zeros(self._layout.size)
         for _, _, pieces in pending:
             collect(vector, pieces, self._layout)
-        mean = self.exchange.average(vector)
+        mean = self.exchange.average(vector, self.learning_rate)
         for future, buffer, pieces in pending:
             future.set_result(give_back(mean, pieces, buffer, self._layout))
 

@@ -1,0 +1,143 @@
+"""How wide the cells are: a bound kept by each packet, or a mean held over a run.
+
+A bound needs a search in every packet. A mean needs none: the width follows from what the last packet cost or left, so
+packets are faster, and a packet that is hard to code is allowed to be worse than the others.
+"""
+
+import abc
+import math
+from typing import ClassVar, NamedTuple, final
+
+from typing_extensions import override
+
+from .lattice import NUM_WIDTHS, WIDTHS_PER_OCTAVE
+
+_PROPORTIONAL = 0.5  # of the last packet's deviation
+_INTEGRAL = 0.03  # of what has added up; more oscillates where a packet's bits jump
+_LARGEST_MOVE = 2.0  # octaves
+_LARGEST_DEBT = 30.0  # targets
+
+
+class Outcome(NamedTuple):
+    """What a packet cost and left.
+
+    Attributes:
+        bits: a coordinate, header included.
+        nmse: ||x - decoded||^2 / ||x||^2.
+    """
+
+    bits: float
+    nmse: float
+
+
+class RateControl(abc.ABC):
+    """A rule for the width of the next packet's cells, in octaves from the last one.
+
+    Attributes:
+        searches: whether each packet keeps the error bound by a search; the others begin with one that does.
+    """
+
+    searches: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def excess(self, outcome: Outcome) -> float:
+        """How far above its target a packet is, as a share of the target."""
+
+    @abc.abstractmethod
+    def move(self, outcome: Outcome, debt: float) -> float:
+        """Octaves by which the cells have to widen after a packet.
+
+        Args:
+            outcome: of the packet.
+            debt: the sum of all excesses, this one included.
+        """
+
+
+@final
+class ErrorBound(RateControl):
+    """Each packet keeps its error."""
+
+    searches: ClassVar[bool] = True
+
+    @override
+    def excess(self, outcome: Outcome) -> float:
+        return 0.0
+
+    @override
+    def move(self, outcome: Outcome, debt: float) -> float:
+        return 0.0
+
+
+@final
+class MeanError(RateControl):
+    """The mean NMSE over packets is held.
+
+    Args:
+        nmse: the mean.
+    """
+
+    def __init__(self, nmse: float) -> None:
+        self._nmse = nmse
+
+    @override
+    def excess(self, outcome: Outcome) -> float:
+        return outcome.nmse / self._nmse - 1
+
+    @override
+    def move(self, outcome: Outcome, debt: float) -> float:
+        slope = 1.5  # octaves of squared error for one of width: 2 at high rate, less where most coordinates are zero
+        off = math.log2(max(outcome.nmse, 1e-30) / self._nmse)
+        return -(_PROPORTIONAL * off + _INTEGRAL * debt) / slope
+
+
+@final
+class MeanRate(RateControl):
+    """The mean bits a coordinate over packets are held, headers and key frames included.
+
+    Args:
+        bits: a coordinate.
+    """
+
+    def __init__(self, bits: float) -> None:
+        self._bits = bits
+
+    @override
+    def excess(self, outcome: Outcome) -> float:
+        return outcome.bits / self._bits - 1
+
+    @override
+    def move(self, outcome: Outcome, debt: float) -> float:
+        # Octaves of rate for one of width: one bit of the packet's at high rate, up to two octaves at low rate.
+        slope = min(2.0, 1 / (math.log(2) * max(outcome.bits, 1e-9)))
+        off = math.log2(max(outcome.bits, 1e-9) / self._bits)
+        return (_PROPORTIONAL * off + _INTEGRAL * debt) / slope
+
+
+class ControlState(NamedTuple):
+    """What a control remembers.
+
+    Attributes:
+        debt: the sum of all packets' excesses.
+        cell_index: of the next packet's cells; -1 where a search has to find them.
+    """
+
+    debt: float = 0.0
+    cell_index: int = -1
+
+
+def after(control: RateControl, state: ControlState, outcome: Outcome, cell_index: int | None) -> ControlState:
+    """The state after a packet.
+
+    Args:
+        control: the rule.
+        state: before it.
+        outcome: of the packet.
+        cell_index: of its cells; `None` for a raw packet: its cells did not fit, and the next packet has to search.
+    """
+    if control.searches:
+        return state
+    debt = min(max(state.debt + control.excess(outcome), -_LARGEST_DEBT), _LARGEST_DEBT)
+    if cell_index is None:
+        return ControlState(debt)
+    octaves = min(max(control.move(outcome, debt), -_LARGEST_MOVE), _LARGEST_MOVE)
+    return ControlState(debt, min(max(cell_index + round(octaves * WIDTHS_PER_OCTAVE), 0), NUM_WIDTHS - 1))

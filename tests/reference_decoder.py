@@ -1,0 +1,644 @@
+"""A slow decoder of packets of format version 2, written from `docs/packet-format.md` in plain Python.
+
+It shares no code with the library: integers, floats rounded by `struct`, loops over coordinates, and entropy coding of
+its own. It reads the committed tables, which belong to the format.
+"""
+
+import hashlib
+import hmac
+import math
+import struct
+import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from typing_extensions import override
+
+import deadreckon.codec
+
+TABLES = Path(deadreckon.codec.__path__[0])
+NUM_SYMBOLS, NUM_CLASSES, NUM_CHOICES = 60, 34, 65
+PRECISION = 2**24
+TOTAL = 2**22
+MAGNITUDES = [abs(symbol - 14) for symbol in range(29)] + [min(14 + 3 * 2**b // 2, 4096) for b in range(31)]
+LAGS = {"previous": 1, "ef21": 1, "fitted": 1, "adaptive_momentum": 1}
+LAGS |= {"second_last": 2, "third_last": 3, "fourth_last": 4}  # how far back a predictor's row is
+PASS_OF_SLOT = [0, 1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
+
+
+class Refused(Exception):
+    """A packet that a decoder must not take."""
+
+
+class Matrix(NamedTuple):
+    """Where a tensor lies and how it is a matrix."""
+
+    start: int
+    num_rows: int
+    num_columns: int
+    num_dimensions: int
+
+    @property
+    def places(self) -> range:
+        return range(self.start, self.start + self.num_rows * self.num_columns)
+
+
+def float32(value: float) -> float:
+    """The nearest float32."""
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def lg(value: float) -> int:
+    """Sixteen times log2, piecewise linear, plus 2032: the bits of a float32 without the last 19."""
+    return struct.unpack("<i", struct.pack("<f", value))[0] >> 19
+
+
+def committed(name: str) -> list[list[int]]:
+    """The lines of one of the format's files."""
+    return [[int(count) for count in line.split()] for line in (TABLES / name).read_text().splitlines()]
+
+
+def table_of(weights: Sequence[int]) -> list[int]:
+    """Counts in proportion to weights, which sum to 2^22."""
+    shift = max(sum(weights).bit_length() - 40, 0)
+    weights = [weight >> shift for weight in weights]
+    total = sum(weights)
+    counts = [1 + weight * (TOTAL - NUM_SYMBOLS) // total for weight in weights]
+    counts[counts.index(max(counts))] += TOTAL - sum(counts)
+    return counts
+
+
+def cumulative(counts: Sequence[int]) -> list[int]:
+    """F of a table."""
+    before, starts = 0, []
+    for symbol, count in enumerate(counts):
+        starts.append((before * (PRECISION - len(counts)) >> 22) + symbol)
+        before += count
+    return [*starts, PRECISION]
+
+
+def uniform(size: int) -> list[int]:
+    """F of equally likely symbols."""
+    return [symbol * (PRECISION // size) for symbol in range(size)] + [PRECISION]
+
+
+class Bits:
+    """A row of bits."""
+
+    def __init__(self, data: bytes) -> None:
+        self.digits = "".join(f"{byte:08b}" for byte in data)
+        self.place = 0
+
+    def read(self, width: int) -> int:
+        if self.place + width > len(self.digits):
+            raise Refused("the parameters end too early")
+        self.place += width
+        return int(self.digits[self.place - width : self.place] or "0", 2)
+
+    def number(self, order: int) -> int:
+        zeros = 0
+        while not self.read(1):
+            zeros += 1
+            if zeros > 40:
+                raise Refused("a number is too long")
+        zigzag = (1 << zeros + order) + self.read(zeros + order) - (1 << order)
+        return -(zigzag + 1) // 2 if zigzag % 2 else zigzag // 2
+
+    def rest(self) -> bytes:
+        if self.read(-self.place % 8):
+            raise Refused("padding is not zero")
+        left = self.digits[self.place :]
+        return bytes(int(left[start : start + 8], 2) for start in range(0, len(left), 8))
+
+
+class Stack:
+    """Asymmetric numeral systems."""
+
+    def __init__(self, data: bytes) -> None:
+        if data.endswith(b"\0"):
+            raise Refused("the stack ends with an empty byte")
+        data += bytes(-len(data) % 4)
+        self.words = list(struct.unpack(f"<{len(data) // 4}I", data))
+        self.state = 0
+        while self.words and self.state < 2**32:
+            self._take()
+
+    def _take(self) -> None:
+        self.state = self.state * 2**32 + self.words.pop()
+
+    def decode(self, starts: Sequence[int]) -> int:
+        remainder = self.state % PRECISION
+        symbol = bisect_right(starts, remainder, hi=len(starts) - 1) - 1
+        self.state = self.state // PRECISION * (starts[symbol + 1] - starts[symbol]) + remainder - starts[symbol]
+        if self.state < 2**32 and self.words:
+            self._take()
+        return symbol
+
+    def finish(self) -> None:
+        if self.words or self.state:
+            raise Refused("the stack holds more than its symbols")
+
+
+def read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """A LEB128 number and the place behind it."""
+    value = 0
+    for shift in range(0, 63, 7):
+        if place >= len(data):
+            raise Refused("a varint ends too early")
+        byte = data[place]
+        place += 1
+        value += (byte & 127) << shift
+        if byte < 128:
+            if byte == 0 and shift:
+                raise Refused("a varint is too long for its value")
+            return value, place
+    raise Refused("a varint is too long")
+
+
+class TensorTables:
+    """Symbols by tensor tables."""
+
+    def __init__(self, matrices: Sequence[Matrix], size: int) -> None:
+        large = [[part] for part in matrices if len(part.places) >= 4096]
+        small = [part for part in matrices if len(part.places) < 4096]
+        matrices_together = [part for part in small if part.num_dimensions >= 2]
+        others_together = [part for part in small if part.num_dimensions < 2]
+        parts = [group for group in (*large, matrices_together, others_together) if group]
+        self.groups = [[place for part in group for place in part.places] for group in parts]
+        self.size = size
+        self.order = range(size)  # in which escapes come
+        self.presets = committed("preset_tables.txt")
+        self.counts = [[0] * NUM_SYMBOLS for _ in self.groups]
+        self.activity: list[int] = []
+
+    def decode(self, stack: Stack, cell_index: int, levels: Sequence[int]) -> list[int]:
+        shares = [2**20, 0] + [16644] * 63
+        shares[1] = TOTAL - sum(shares)
+        choices = [stack.decode(cumulative(shares)) for _ in self.groups]
+        symbols = [14] * self.size
+        for which, (group, choice) in enumerate(zip(self.groups, choices, strict=True)):
+            counts = self.counts[which]
+            if choice:
+                table = table_of([count + 1 for count in counts]) if choice == 1 else self.presets[choice - 2]
+                starts = cumulative(table)
+                for place in group:
+                    symbols[place] = stack.decode(starts)
+            seen = [0] * NUM_SYMBOLS
+            for place in group:
+                seen[symbols[place]] += 1
+            self.counts[which] = [old - (old >> 2) + 16 * new for old, new in zip(counts, seen, strict=True)]
+        return symbols
+
+
+class Runs(TensorTables):
+    """Symbols by runs: distances between values that are not zero, and those."""
+
+    def __init__(self, matrices: Sequence[Matrix], size: int) -> None:
+        super().__init__(matrices, size)
+        self.counts = [[0] * NUM_SYMBOLS for _ in self.groups for _ in range(2)]
+        self.bases, self.widths = list(range(8)), [0] * 8
+        for octave in range(3, 28):
+            for half in range(2):
+                self.bases.append((2 + half) * 2 ** (octave - 1))
+                self.widths.append(octave - 1)
+        self.bases += [2**28, 2**29]
+        self.widths += [28, 29]
+        distances = [1 + 2 ** (e + 12) // (base + 8) ** 2 for base, e in zip(self.bases, self.widths, strict=True)]
+        values = [0 if symbol == 14 else 1 + 2**8 // 2 ** min(abs(symbol - 14), 8) for symbol in range(29)] + [2] * 31
+        self.priors = (distances, values)
+        self.order: list[int] = []
+
+    @override
+    def decode(self, stack: Stack, cell_index: int, levels: Sequence[int]) -> list[int]:
+        numbers = self._numbers(stack, len(self.groups), 32)
+        if any(number > len(group) for number, group in zip(numbers, self.groups, strict=True)):
+            raise Refused("more values than coordinates")
+        seen = [[0] * NUM_SYMBOLS for _ in self.counts]
+        far = [self._symbols(stack, 2 * group, number, seen) for group, number in enumerate(numbers)]
+        distances = [[self.bases[symbol] for symbol in symbols] for symbols in far]
+        for width in range(1, 30):
+            here = [
+                (group, place)
+                for group, symbols in enumerate(far)
+                for place, symbol in enumerate(symbols)
+                if self.widths[symbol] == width
+            ]
+            for (group, place), rest in zip(here, self._numbers(stack, len(here), width), strict=True):
+                distances[group][place] += rest
+        result = [14] * self.size
+        self.order = []
+        for group, number in enumerate(numbers):
+            inside = -1
+            for distance, symbol in zip(
+                distances[group], self._symbols(stack, 2 * group + 1, number, seen), strict=True
+            ):
+                inside += distance + 1
+                if symbol == 14 or inside >= len(self.groups[group]):
+                    raise Refused("a value of 0, or beyond its group")
+                self.order.append(self.groups[group][inside])
+                result[self.order[-1]] = symbol
+        for counts, occurrences in zip(self.counts, seen, strict=True):
+            counts[:] = [old - (old >> 2) + 16 * new for old, new in zip(counts, occurrences, strict=True)]
+        return result
+
+    def _symbols(self, stack: Stack, table: int, number: int, seen: list[list[int]]) -> list[int]:
+        starts = cumulative(table_of([n + p for n, p in zip(self.counts[table], self.priors[table % 2], strict=True)]))
+        found = [stack.decode(starts) for _ in range(number)]
+        for symbol in found:
+            seen[table][symbol] += 1
+        return found
+
+    def _numbers(self, stack: Stack, number: int, width: int) -> list[int]:
+        low = min(width, 16)
+        starts = uniform(2**low)
+        found = [stack.decode(starts) for _ in range(number)]
+        if width > low:
+            starts = uniform(2 ** (width - low))
+            found = [value + 2**low * stack.decode(starts) for value in found]
+        return found
+
+
+class ScaleClasses:
+    """Symbols by scale classes."""
+
+    def __init__(self, matrices: Sequence[Matrix], size: int) -> None:
+        self.matrices = matrices
+        self.order = range(size)
+        self.priors = committed("class_tables.txt")
+        self.counts = [[0] * NUM_SYMBOLS for _ in range(NUM_CLASSES)]
+        self.activity = [0] * size
+        self.num_coded = 0
+        self.last_cell = 0
+        self.lines: list[tuple[int, int, int]] = []  # matrix, row and column of each coordinate, counted through
+        first_row = first_column = 0
+        for which, part in enumerate(matrices):
+            for number in range(len(part.places)):
+                row, column = divmod(number, part.num_columns)
+                self.lines.append((which, first_row + row, first_column + column))
+            first_row += part.num_rows
+            first_column += part.num_columns
+        self.num_rows, self.num_columns = first_row, first_column
+
+    def decode(self, stack: Stack, cell_index: int, levels: Sequence[int]) -> list[int]:
+        tables = [
+            table_of([1024 * count + prior for count, prior in zip(counts, priors, strict=True)])
+            for counts, priors in zip(self.counts, self.priors, strict=True)
+        ]
+        means = [sum(f * m for f, m in zip(table, MAGNITUDES, strict=True)) // 4096 for table in tables]
+        starts = [cumulative(table) for table in tables]
+        if self.num_coded:
+            self._rescale(cell_index)
+            logs = self._expected(cell_index, levels)
+        else:
+            classes = [stack.decode(uniform(NUM_CLASSES)) for _ in self.matrices]
+            logs = [8 * classes[which] - 156 for which, _, _ in self.lines]
+        symbols = [14] * len(logs)
+        seen = [[0] * NUM_SYMBOLS for _ in range(NUM_CLASSES)]
+        rows = [[0, 0] for _ in range(self.num_rows)]  # e and g
+        columns = [[0, 0] for _ in range(self.num_columns)]
+        for number in range(5):
+            of_rows, of_columns = self._corrections(rows, columns)
+            members = [place for place in self._pass(number) if levels[self.lines[place][0]] != 3]
+            class_of = {}
+            for place in members:
+                _, row, column = self.lines[place]
+                class_of[place] = clipped(logs[place] + of_rows[row] + of_columns[column])
+            for place in sorted(members, key=class_of.__getitem__):
+                which = class_of[place]
+                symbols[place] = stack.decode(starts[which])
+                seen[which][symbols[place]] += 1
+            for place in members:
+                _, row, column = self.lines[place]
+                for line in (rows[row], columns[column]):
+                    line[0] += means[clipped(logs[place])]
+                    line[1] += 1024 * MAGNITUDES[symbols[place]]
+        self._update(symbols, seen, cell_index, levels)
+        return symbols
+
+    def _pass(self, number: int) -> list[int]:
+        found = []
+        for part in self.matrices:
+            for place in part.places:
+                row, column = divmod(place - part.start, part.num_columns)
+                slot = (3242174889 * row + 2447445414 * column) % 2**32 // 2**28
+                if PASS_OF_SLOT[slot] == number:
+                    found.append(place)
+        return found
+
+    def _rescale(self, cell_index: int) -> None:
+        octaves = cell_index // 128 - self.last_cell // 128
+        if octaves >= 0:
+            self.activity = [value >> min(octaves, 31) for value in self.activity]
+        else:
+            shift = min(-octaves, 26)
+            self.activity = [min(value, 2**26 >> shift) << shift for value in self.activity]
+
+    def _expected(self, cell_index: int, levels: Sequence[int]) -> list[int]:
+        own_share = min(self.num_coded, 5) / 8
+        rows, columns, matrices = [0] * self.num_rows, [0] * self.num_columns, [0] * len(self.matrices)
+        for value, (which, row, column) in zip(self.activity, self.lines, strict=True):
+            rows[row] += value
+            columns[column] += value
+            matrices[which] += value
+        logs = []
+        for value, (which, row, column) in zip(self.activity, self.lines, strict=True):
+            share = columns[column] * ((1 - own_share) / max(matrices[which], 1))
+            mixed = rows[row] * share + value * own_share + 1
+            logs.append(lg(mixed) - lg(32 * (128 + cell_index % 128)) - 16 * levels[which])
+        return logs
+
+    def _corrections(self, rows: list[list[int]], columns: list[list[int]]) -> tuple[list[int], list[int]]:
+        matrix_of_row = {row: which for which, row, _ in self.lines}
+        matrix_of_column = {column: which for which, _, column in self.lines}
+        sums = [[0, 0] for _ in self.matrices]
+        for row, (expected, seen) in enumerate(rows):
+            sums[matrix_of_row[row]][0] += expected
+            sums[matrix_of_row[row]][1] += seen
+        overall = (sum(seen for _, seen in sums) + 4096) / (sum(expected for expected, _ in sums) + 4096)
+        ratios = [(seen + 4096 * overall) / (expected + 4096) for expected, seen in sums]
+
+        def of_line(line: list[int], ratio: float) -> int:
+            return lg(line[1] + 1024) - lg(line[0] * ratio + 1024)
+
+        of_rows = [
+            of_line(line, ratios[matrix_of_row[row]]) + lg(ratios[matrix_of_row[row]]) - 2032
+            for row, line in enumerate(rows)
+        ]
+        return of_rows, [of_line(line, ratios[matrix_of_column[column]]) for column, line in enumerate(columns)]
+
+    def _update(self, symbols: list[int], seen: list[list[int]], cell_index: int, levels: Sequence[int]) -> None:
+        slowness = min(int(math.log2(self.num_coded + 1)), 4)
+        for place, (which, _, _) in enumerate(self.lines):
+            if levels[which] != 3:
+                cells = MAGNITUDES[symbols[place]] * 2 ** levels[which]
+                shown = min(cells * 32 * (128 + cell_index % 128), 2**26)
+                self.activity[place] += (shown - self.activity[place]) >> slowness
+        for counts, occurrences in zip(self.counts, seen, strict=True):
+            counts[:] = [old - (old >> 3) + 16 * new for old, new in zip(counts, occurrences, strict=True)]
+        self.num_coded += 1
+        self.last_cell = cell_index
+
+
+def clipped(log: int) -> int:
+    """The class of an expected magnitude."""
+    return min(max((log + 160) // 8, 0), NUM_CLASSES - 1)
+
+
+CODERS = {"tensor_tables": TensorTables, "scale_classes": ScaleClasses, "runs": Runs}
+
+
+class ReferenceDecoder:
+    """Decodes one link's packets, for the lattices Z and raw and every predictor that is not a forecaster.
+
+    Args:
+        shapes: of the layout's tensors.
+        identity: coder and the digests of configuration, layout and stream, 17 bytes.
+        predictors: their names; several for a combination.
+        entropy: "scale_classes", "tensor_tables" or "runs".
+        momentum: the decay.
+        metric_decay: of the metric `adam`; `None` for the plain one.
+        key: of the message authentication code.
+
+    Attributes:
+        levels: of the last coded packet.
+        num_escapes: in the last coded packet.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        identity: bytes,
+        predictors: Sequence[str] = ("none",),
+        entropy: str = "scale_classes",
+        momentum: float = 0.9,
+        metric_decay: float | None = None,
+        key: bytes | None = None,
+    ) -> None:
+        self.matrices, start = [], 0
+        for shape in shapes:
+            size = math.prod(shape)
+            num_rows = shape[0] if len(shape) > 1 else 1
+            if size:
+                self.matrices.append(Matrix(start, num_rows, size // num_rows, len(shape)))
+            start += size
+        self.size = start
+        self.identity, self.predictors, self.entropy, self.key = identity, predictors, entropy, key
+        self.is_raw = identity[0] == 1
+        self.decay = float32(momentum)
+        self.metric_decay = None if self.is_raw else metric_decay
+        self.first_chain = hashlib.blake2b(b"DR\x02" + identity, digest_size=16).digest()
+        self.last_step = -1
+        self.sequence = 0
+        self.levels: list[int] = []
+        self.num_escapes = 0
+        self._restart()
+
+    def _restart(self) -> None:
+        self.coder = CODERS[self.entropy](self.matrices, self.size)
+        self.rows: list[list[float]] = []
+        self.memory = [0.0] * self.size
+        self.squares = [0.0] * self.size
+        self.num_entered = 0
+        self.chain = self.first_chain
+        self.cell_index = 19200
+        self.offsets = [0, 0, 0]
+        self.coefficients: list[list[int]] = []
+
+    def decode(self, packet: bytes) -> list[float]:
+        """The vector of the packet that is due."""
+        content, checksum = packet[:-4], packet[-4:]
+        is_key_frame = packet[:1] == b"D"
+        chain = b"" if is_key_frame else self.chain
+        if zlib.crc32(chain + content).to_bytes(4, "little") != checksum:
+            raise Refused("the checksum does not fit")
+        flags = content[3] if is_key_frame else content[0] - 64
+        if bool(flags & 16) != (self.key is not None):
+            raise Refused("the key does not fit")
+        if self.key is not None:
+            code, content = content[-16:], content[:-16]
+            if not hmac.compare_digest(hashlib.blake2b(chain + content, key=self.key, digest_size=16).digest(), code):
+                raise Refused("the authentication code does not fit")
+        if is_key_frame:
+            step, body = self._open_key_frame(content)
+        else:
+            step, body = self._open(content, flags)
+        values = self._raw(body) if flags & 2 else self._coded(body)
+        finite = all(math.isfinite(value) for value in values)
+        if finite == bool(flags & 4):
+            raise Refused("the flag for NaN does not fit")
+        digest = hashlib.blake2b(self.chain + packet, digest_size=16)
+        counts = [] if self.is_raw else [count for table in self.coder.counts for count in table]
+        digest.update(struct.pack(f"<{len(counts)}q", *counts))
+        self.chain = digest.digest()
+        if finite:
+            self._enter(values, coded=not flags & 2)
+        self.last_step = step
+        self.sequence = (self.sequence + 1) % 2**32
+        return values
+
+    def _open_key_frame(self, content: bytes) -> tuple[int, bytes]:
+        if content[:3] != b"DR\x02" or content[3] & ~22 != 1:
+            raise Refused("no key frame of version 2")
+        if content[4:21] != self.identity:
+            raise Refused("another link")
+        step, place = read_varint(content, 21)
+        sequence, place = read_varint(content, place)
+        length, place = read_varint(content, place)
+        if place + length != len(content) or not self.last_step < step <= 2**62 or sequence >= 2**32:
+            raise Refused("lengths or numbers are out of range")
+        self._restart()
+        self.sequence = sequence
+        return step, content[place:]
+
+    def _open(self, content: bytes, flags: int) -> tuple[int, bytes]:
+        if not 0 <= flags < 32 or flags & 1 or self.last_step < 0 or content[1] != self.sequence % 256:
+            raise Refused("not the packet that is due")
+        ahead, place = read_varint(content, 2)
+        if not ahead or self.last_step + ahead > 2**62:
+            raise Refused("the step is out of range")
+        if bool(flags & 8) != (self.sequence % 64 == 0):
+            raise Refused("a state digest at the wrong place")
+        if flags & 8:
+            if content[place : place + 8] != self.state_digest():
+                raise Refused("another state")
+            place += 16
+        return self.last_step + ahead, content[place:]
+
+    def state_digest(self) -> bytes:
+        """What a packet with a state digest must say."""
+        vectors = [value for row in self.rows for value in row]
+        vectors += self.memory if self._keeps_momentum() else []
+        vectors += [] if self.metric_decay is None else self.squares
+        activity = [] if self.is_raw else self.coder.activity
+        data = struct.pack(f"<{len(vectors)}f{len(activity)}i", *vectors, *activity)
+        return hashlib.blake2b(data, digest_size=8).digest()
+
+    def _raw(self, body: bytes) -> list[float]:
+        if len(body) != 4 * self.size:
+            raise Refused("a raw body of another size")
+        return list(struct.unpack(f"<{self.size}f", body))
+
+    def _coded(self, body: bytes) -> list[float]:
+        bits = Bits(body)
+        cell_index = self.cell_index + bits.number(5)
+        offsets = [before + bits.number(2) for before in self.offsets]
+        if not 0 <= cell_index < 38400 or not all(-128 <= offset <= 127 for offset in offsets):
+            raise Refused("the quantiser is out of range")
+        weights = None
+        if self.metric_decay is not None and self.num_entered:
+            floor = bits.number(5)
+            if not -126 <= floor <= 126:
+                raise Refused("the floor is out of range")
+            weights = self._weights(floor)
+        levels = [0] * len(self.matrices)
+        if bits.read(1):
+            levels = [bits.read(2) for _ in levels]
+            if not any(levels):
+                raise Refused("levels that are all 0")
+        basis, blocks = self._basis(), self._blocks()
+        coefficients = [0] * (len(basis) * len(blocks))
+        if coefficients and bits.read(1):
+            present = [bits.read(1) for _ in coefficients]
+            for place in [place for place, here in enumerate(present) if here]:
+                coefficients[place] = bits.number(6)
+                if not 1 <= abs(coefficients[place]) <= 32767:
+                    raise Refused("a coefficient is out of range")
+        stack = Stack(bits.rest())
+        symbols = self.coder.decode(stack, cell_index, levels)
+        values = self._integers(symbols, stack)
+        stack.finish()
+
+        self.coefficients = [
+            coefficients[start : start + len(basis)] for start in range(0, len(coefficients), max(len(basis), 1))
+        ]
+        self.prediction = self._combined(basis)
+        decoded = list(self.prediction)
+        if weights:
+            decoded = self._combined(
+                [[float32(value / weight) for value, weight in zip(column, weights, strict=True)] for column in basis]
+            )
+        self.cell_index, self.offsets, self.levels = cell_index, offsets, levels
+        width = math.ldexp(128 + cell_index % 128, cell_index // 128 - 167)
+        for part, level in zip(self.matrices, levels, strict=True):
+            for place in part.places:
+                magnitude, sign = abs(values[place]), (values[place] > 0) - (values[place] < 0)
+                residual = float32(sign * (magnitude + [0, *offsets][min(magnitude, 3)] / 128) * width)
+                decoded[place] = float32(decoded[place] + float32(residual * 2**level))
+        if weights:
+            decoded = [float32(value * weight) for value, weight in zip(decoded, weights, strict=True)]
+        return decoded
+
+    def _combined(self, basis: list[list[float]]) -> list[float]:
+        prediction = [0.0] * self.size
+        for block, row in zip(self._blocks(), self.coefficients, strict=False):
+            for column, units in zip(basis, row, strict=True):
+                for place in block if units else ():
+                    prediction[place] = float32(prediction[place] + float32(column[place] * (units / 256)))
+        return prediction
+
+    def _weights(self, floor: int) -> list[float]:
+        assert self.metric_decay is not None
+        lacking = float32(1 - self.metric_decay**self.num_entered)
+        return [
+            float32(math.sqrt(float32(min(float32(mean / lacking), 2.0**126) + 2.0**floor))) for mean in self.squares
+        ]
+
+    def _integers(self, symbols: list[int], stack: Stack) -> list[int]:
+        num_bits = sum(max(symbol - 28, 0) for symbol in symbols)
+        self.num_escapes = sum(symbol > 28 for symbol in symbols)
+        bits = Bits(bytes(stack.decode(uniform(256)) for _ in range((num_bits + 7) // 8)))
+        values = [symbol - 14 for symbol in symbols]
+        for place in self.coder.order:
+            if symbols[place] > 28:
+                negative = bits.read(1)
+                magnitude = 14 + (1 << symbols[place] - 29) + bits.read(symbols[place] - 29)
+                values[place] = -magnitude if negative else magnitude
+        bits.rest()
+        return values
+
+    def _blocks(self) -> list[range]:
+        if self.predictors[0] in ("momentum_norm", "momentum_projected", "ef21"):
+            return [range(self.size)]
+        return [part.places for part in self.matrices]
+
+    def _keeps_momentum(self) -> bool:
+        with_momentum = {"momentum", "fitted", "adaptive_momentum", "momentum_norm", "momentum_projected"}
+        return not self.is_raw and not with_momentum.isdisjoint(self.predictors)
+
+    def _basis(self) -> list[list[float]]:
+        found = []
+        for name in self.predictors:
+            if name in LAGS and len(self.rows) >= LAGS[name]:
+                found.append(self.rows[-LAGS[name]])
+            if name in ("momentum", "momentum_norm", "momentum_projected") and self.num_entered:
+                found.append(self.memory)
+            if name in ("fitted", "adaptive_momentum") and self.num_entered > 1:
+                found.append(self.memory)
+        return found
+
+    def _enter(self, values: list[float], coded: bool) -> None:
+        num_rows = 0 if self.is_raw else max(LAGS.get(name, 0) for name in self.predictors)
+        self.rows = [*self.rows, values][-num_rows:] if num_rows else []
+        self.num_entered += 1
+        rest = float32(1 - self.decay)
+        self.memory = [
+            float32(float32(mean * self.decay) + float32(value * rest))
+            for mean, value in zip(self.memory, values, strict=True)
+        ]
+        if self.metric_decay is not None:
+            decay = float32(self.metric_decay)
+            rest = float32(1 - decay)
+            self.squares = [
+                min(float32(float32(float32(value * value) * rest) + float32(mean * decay)), 2.0**126)
+                for mean, value in zip(self.squares, values, strict=True)
+            ]
+        if self.predictors[0] == "adaptive_momentum" and coded:
+            for block, row in zip(self._blocks(), self.coefficients, strict=False):
+                if any(row):
+                    for place in block:
+                        self.memory[place] = self.prediction[place]
