@@ -1,4 +1,4 @@
-"""`deadreckon compare`: replay a recorded stream through the codec, once a front-end, and score the forecasters."""
+"""`deadreckon compare`: replay a recorded stream through the codec and others, and score the forecasters."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..codec import Codec, CodecConfig
+from ..codec import Codec, CodecConfig, EncodeError
 from ..forecast import ForecastError, LearnedForecaster, Trajectory, cases, score
 from ..models import Budget, fit_forecaster, make_forecaster
 from ..models.threads import one_thread
@@ -17,10 +17,13 @@ from .errors import OptionError
 from .figures import rate_distortion, skill_by_horizon
 from .options import CompareOptions
 from .progress import tracked
+from .references import Ends, Reference, references
 from .results import write_result
 from .run_logger import finish, log_figure, log_table, make_logger
 
-CODEC_COLUMNS = ("predictor", "nmse_target", "nmse", "bits_per_coordinate", "bytes", "encode_seconds", "decode_seconds")
+COST_COLUMNS = ("nmse_target", "nmse", "bits_per_coordinate", "bytes", "encode_seconds", "decode_seconds")
+CODEC_COLUMNS = ("coder", "setting", *COST_COLUMNS)
+OUR_CODER = "deadreckon"  # in that table, where a setting is a predictor
 SKILL_COLUMNS = ("forecaster", "horizon", "skill", "coverage", "num_cases", "seconds_per_forecast")
 FIT_ITERATIONS = 400
 TRAINING_SHARE = 0.6  # of the recorded steps; forecasters are scored on the rest
@@ -28,7 +31,7 @@ TRAINING_SHARE = 0.6  # of the recorded steps; forecasters are scored on the res
 
 @one_thread()
 def run(options: CompareOptions) -> None:
-    """Compare predictors on one trajectory: tables, figures and result.json in `options.out`.
+    """Compare predictors, other coders and forecasters on one trajectory; results and figures go to `options.out`.
 
     Raises:
         OptionError: if the trajectory does not hold what is asked of it.
@@ -44,13 +47,14 @@ def run(options: CompareOptions) -> None:
         logger = make_logger(options.logger, out, "compare", asdict(options), options.wandb_mode)
         # First what may turn out to be impossible, so that no minutes of coding are lost to it.
         skill, per_tensor = _skill_rows(trajectory, options)
-        rows = _codec_rows(trajectory, options)
+        rows, others = _codec_rows(trajectory, options), _reference_rows(trajectory, options)
         num_packets = _num_packets(trajectory, options)
         data = {
             "stream": options.stream,
             "num_packets": num_packets,
             "num_coordinates": trajectory.layout.size,
             "rows": rows,
+            "references": others,
             "skill": skill,
             "skill_per_tensor": per_tensor,
             "trajectory": str(options.trajectory),
@@ -58,9 +62,12 @@ def run(options: CompareOptions) -> None:
             "options": asdict(options),
         }
     write_result(out, "compare", data)
-    log_table(logger, "codec/rates", CODEC_COLUMNS, [[row[name] for name in CODEC_COLUMNS] for row in rows])
+    named = [(OUR_CODER, row["predictor"], row) for row in rows]
+    named += [(row["reference"], row["setting"], row) for row in others]
+    cells = [[coder, setting, *(row[name] for name in COST_COLUMNS)] for coder, setting, row in named]
+    log_table(logger, "codec/rates", CODEC_COLUMNS, cells)
     log_table(logger, "forecast/skill", SKILL_COLUMNS, [[row[name] for name in SKILL_COLUMNS] for row in skill])
-    log_figure(logger, "codec/rate_distortion", rate_distortion(rows, out / "rate_distortion"))
+    log_figure(logger, "codec/rate_distortion", rate_distortion(rows, out / "rate_distortion", others))
     if skill:
         log_figure(logger, "forecast/skill_by_horizon", skill_by_horizon(skill, out / "skill_by_horizon"))
     finish(logger)
@@ -81,38 +88,48 @@ def _vectors(trajectory: Trajectory, options: CompareOptions) -> Iterator[tuple[
 def _codec_rows(trajectory: Trajectory, options: CompareOptions) -> list[dict[str, Any]]:
     configs = [("raw", None, CodecConfig("none", lattice="raw"))]
     configs += [
-        (predictor, nmse, CodecConfig(predictor, nmse=nmse))
+        (predictor, nmse, CodecConfig(predictor, nmse=nmse, entropy=options.entropy))
         for predictor in options.predictors
         for nmse in options.nmse
     ]
-    return [
-        _replay(trajectory, options, predictor, nmse, config)
-        for predictor, nmse, config in tracked(configs, "replaying through the codec", options.progress)
-    ]
+    rows = []
+    for predictor, nmse, config in tracked(configs, "replaying through the codec", options.progress):
+        codec = Codec(trajectory.layout, config, stream=options.stream)
+        cost = _replay(trajectory, options, (codec.encoder(), codec.decoder()))
+        rows.append({"predictor": predictor, "nmse_target": nmse, **cost})
+    return rows
 
 
-def _replay(
-    trajectory: Trajectory, options: CompareOptions, predictor: str, nmse: float | None, config: CodecConfig
-) -> dict[str, Any]:
+def _reference_rows(trajectory: Trajectory, options: CompareOptions) -> list[dict[str, Any]]:
+    chosen: list[Reference] = [item for name in options.references for item in references(name, options.nmse)]
+    rows = []
+    for item in tracked(chosen, "replaying through other coders", options.progress):
+        cost = _replay(trajectory, options, item.ends(trajectory.layout, options.stream))
+        rows.append({"reference": item.name, "setting": item.setting, "nmse_target": item.nmse_target, **cost})
+    return rows
+
+
+def _replay(trajectory: Trajectory, options: CompareOptions, ends: Ends) -> dict[str, Any]:
     """One pass of the stream through an encoder and a decoder that sees packets only."""
-    codec = Codec(trajectory.layout, config, stream=options.stream)
-    encoder, decoder = codec.encoder(), codec.decoder()
+    encoder, decoder = ends
     num_bytes = 0
     error = energy = encode_seconds = decode_seconds = 0.0
     for step, vector in _vectors(trajectory, options):
         begin = time.perf_counter()
-        packet = encoder.encode(vector, step)
+        try:
+            packet = encoder.encode(vector, step)
+        except EncodeError:
+            # Baselines refuse what is not finite, or too large for them; our codec sends float32 then. So it counts.
+            packet = None
         middle = time.perf_counter()
-        received = decoder.decode(packet)
+        received = vector if packet is None else decoder.decode(packet)
         decode_seconds += time.perf_counter() - middle
         encode_seconds += middle - begin
-        num_bytes += len(packet)
+        num_bytes += 4 * len(vector) if packet is None else len(packet)
         error += float((received - vector).double().square().sum())
         energy += float(vector.double().square().sum())
     num_coordinates = trajectory.layout.size * _num_packets(trajectory, options)
     return {
-        "predictor": predictor,
-        "nmse_target": nmse,
         "nmse": error / energy if energy > 0 else 0.0,
         "bits_per_coordinate": 8 * num_bytes / num_coordinates,
         "bytes": num_bytes,

@@ -10,7 +10,9 @@ from matplotlib.ticker import FuncFormatter
 from .measures import RAW_PREDICTOR, REFERENCE_FORECASTER, REFERENCE_PREDICTOR, Data
 from .plotting import (
     BLUE,
+    GREY,
     INK,
+    MAX_LINES,
     SKY,
     VERMILION,
     canvas,
@@ -35,6 +37,7 @@ __all__ = [
     "skill_by_horizon",
 ]
 
+HOLLOW = ("s", "^", "o", "D", "v", "P", "X", "p", "<", ">", "h")  # markers of references
 FLOOR = -1.0  # skills below are drawn at the bottom edge, so that one wild forecaster does not flatten the others
 CEILING = 0.3  # more bits than that above the reference are drawn there, for the same reason
 SMOOTHING = 25  # steps of the running median over a noisy training loss
@@ -143,12 +146,14 @@ def skill_by_horizon(skill: Sequence[Data], path: str | Path) -> Path:
         return save(figure, path)
 
 
-def rate_distortion(rows: Sequence[Data], path: str | Path) -> Path:
+def rate_distortion(rows: Sequence[Data], path: str | Path, references: Sequence[Data] = ()) -> Path:
     """Bits a coordinate over the error made, a line for each front-end; below, the same relative to no prediction.
 
     Args:
         rows: entries with `predictor`, `nmse` and `bits_per_coordinate`; `raw` is mentioned, not drawn.
         path: where, without a suffix.
+        references: entries with `reference`, `nmse` and `bits_per_coordinate`: coders that are not ours, in grey. They
+            come after the front-ends, as far as there is room.
     """
     points: dict[str, dict[float, tuple[float, float]]] = {}
     for row in rows:
@@ -182,6 +187,9 @@ def rate_distortion(rows: Sequence[Data], path: str | Path) -> Path:
                 at, change = zip(*relative, strict=True)
                 bottom.plot(at, np.minimum(change, CEILING), **look)
                 worst = max(worst, *change)
+        for (name, line), marker in zip(_reference_lines(references, len(points)).items(), HOLLOW, strict=False):
+            look = {"color": GREY, "marker": marker, "markerfacecolor": "white", "linestyle": ":", "zorder": 1.5}
+            top.plot(*zip(*sorted(line), strict=True), label=label(name), linewidth=1.3, **look)
         if worst > CEILING:
             note = f"(more than {CEILING:+.0%} is drawn there)"
             bottom.text(0.5, 1.01, note, **NOTE, transform=bottom.transAxes)
@@ -192,9 +200,20 @@ def rate_distortion(rows: Sequence[Data], path: str | Path) -> Path:
         for axes in (top, bottom):
             axes.set_xticks(ticks)
             axes.minorticks_off()
+        bottom.set_xlim(top.get_xlim())
         top.set_ylim(bottom=0)
         bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f} %" if value else "0 %"))
         legend_below(figure, top)
         if not reference:
             nothing_to_show(bottom, "no reference without prediction was measured")
         return save(figure, path)
+
+
+def _reference_lines(references: Sequence[Data], num_taken: int) -> dict[str, list[tuple[float, float]]]:
+    """Points of each reference, of as many as there is room for beside the lines that are taken."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in references:
+        nmse, bits = finite(row["nmse"]), finite(row["bits_per_coordinate"])
+        if nmse > 0 and bits > 0:
+            lines.setdefault(row["reference"], []).append((nmse, bits))
+    return dict(list(lines.items())[: max(MAX_LINES - num_taken, 0)])

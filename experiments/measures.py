@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 Data = Mapping[str, Any]
@@ -87,6 +88,67 @@ def bit_saving(rows: Sequence[Data]) -> BitSaving | None:
     bits = {row["predictor"]: row["bits_per_coordinate"] for row in usable if row["nmse_target"] == target}
     best = min(bits, key=lambda name: (bits[name], name != REFERENCE_PREDICTOR))
     return BitSaving(best, bits[best], bits.get(REFERENCE_PREDICTOR), target)
+
+
+@dataclass(frozen=True)
+class AgainstReference:
+    """A front-end against a coder that is not ours, at equal error.
+
+    Attributes:
+        reference: the other coder's name.
+        setting: its setting; may be empty.
+        nmse: the error, as the other coder made it.
+        ratio: our bits over theirs; below 1 is a saving.
+    """
+
+    reference: str
+    setting: str
+    nmse: float
+    ratio: float
+
+
+def against_references(
+    rows: Sequence[Data], references: Sequence[Data], predictor: str | None
+) -> list[AgainstReference]:
+    """A front-end against each reference, at that setting of it which leaves us the least gain.
+
+    Where the same error was asked of both, their bits are compared as they are. Elsewhere ours are read off the line
+    between neighbours on logarithmic scales; a reference whose error lies beyond ours is left out.
+
+    Args:
+        rows: of the front-ends.
+        references: rows of the others.
+        predictor: the front-end; with `None` the result is empty.
+    """
+    own = {
+        row["nmse_target"]: (row["nmse"], row["bits_per_coordinate"])
+        for row in rows
+        if row["predictor"] == predictor
+        and row["nmse_target"]
+        and (row["nmse"] or 0) > 0
+        and (row["bits_per_coordinate"] or 0) > 0
+    }
+    found: dict[str, list[AgainstReference]] = {}
+    for row in references:
+        nmse, bits = row["nmse"], row["bits_per_coordinate"]
+        if not ((nmse or 0) > 0 and (bits or 0) > 0):
+            continue
+        target = row["nmse_target"]
+        ours = own[target][1] if target in own else _between(sorted(own.values()), nmse)
+        if ours is not None:
+            found.setdefault(row["reference"], []).append(
+                AgainstReference(row["reference"], row["setting"], nmse, ours / bits)
+            )
+    return [max(items, key=lambda item: item.ratio) for items in found.values()]
+
+
+def _between(line: Sequence[tuple[float, float]], nmse: float) -> float | None:
+    """Bits at an error on a line of points, on logarithmic scales; `None` beyond its ends."""
+    for (low, first), (high, last) in pairwise(line):
+        if low <= nmse <= high and low < high:
+            share = math.log(nmse / low) / math.log(high / low)
+            return math.exp((1 - share) * math.log(first) + share * math.log(last))
+    return None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,20 @@ ScheduleName = Literal["constant", "linear", "cosine"]
 StreamName = Literal["weights", "gradients", "updates", "exp_avg", "exp_avg_sq"]
 LoggerName = Literal["wandb", "csv", "none"]
 WandbMode = Literal["offline", "online"]
+EntropyName = Literal["scale_classes", "tensor_tables", "runs"]
+ReferenceName = Literal[
+    "tensor_tables",
+    "eden",
+    "topk",
+    "powersgd",
+    "qsgd",
+    "terngrad",
+    "sign",
+    "int8",
+    "float16",
+    "bfloat16",
+    "dithered",
+]
 TargetMetric = Literal["accuracy", "loss"]
 MAX_CORPUS_RUNS = 1000  # of one task; their seeds are 1000 times the corpus' own and counted on from there
 
@@ -159,6 +173,8 @@ class CompareOptions:
         stream: the stream that is coded.
         predictors: the codec's front-ends; `none` is the reference they have to beat.
         nmse: errors that the codec may make, as shares of the vector's squared norm.
+        entropy: how the codec chooses a coordinate's probability table; runs is many times faster, at more bits.
+        references: coders measured beside it, at settings of their own and without error feedback; [] for none.
         packets: code at most so many rows, the last ones; null for all.
         forecasters: the forecasters that are scored on the recorded weights; [] for none.
         horizons: how far ahead they look, in optimiser steps.
@@ -173,6 +189,8 @@ class CompareOptions:
     stream: StreamName = "gradients"
     predictors: tuple[str, ...] = ("none", "previous", "momentum_norm", "momentum_projected", "fitted")
     nmse: tuple[float, ...] = (0.5, 0.1, 0.01)
+    entropy: EntropyName = "scale_classes"
+    references: tuple[ReferenceName, ...] = ("tensor_tables", "eden", "topk", "powersgd")
     packets: int | None = None
     forecasters: tuple[str, ...] = ("hold", "linear", "quadratic", "learned_linear", "neural_ode")
     horizons: tuple[int, ...] = (10, 20, 50, 100)
@@ -189,6 +207,8 @@ class CompareOptions:
         for value in self.nmse:
             if not 0 < value < 1:
                 raise OptionError(f"`nmse` must lie between 0 and 1, got {value}.")
+        if self.references:
+            require_some("references", self.references)
         if self.packets is not None:
             require_at_least("packets", self.packets, 1)
         if self.forecasters:

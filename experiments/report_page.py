@@ -142,19 +142,19 @@ def _compare(result: Result, results: Sequence[Result], folder: Path) -> list[st
             detail = web.table(["forecaster", "tensor", "horizon", "skill"], per_tensor, 2)
             parts.append(web.folded("The same within each tensor", detail))
     caption = "Below: bits more or fewer than without prediction. Lower is better."
-    columns = ["front-end", "NMSE asked", "NMSE made", "bits a coordinate", "size", "encode (s)", "decode (s)"]
-    rows = [
-        [
-            row["predictor"],
-            web.number(row["nmse_target"]),
-            web.number(row["nmse"]),
-            web.number(row["bits_per_coordinate"]),
-            megabytes(row["bytes"]),
-            _time(row["encode_seconds"]),
-            _time(row["decode_seconds"]),
+    columns = ["NMSE asked", "NMSE made", "bits a coordinate", "size", "encode (s)", "decode (s)"]
+    rows = [[row["predictor"], *_cost(row)] for row in data["rows"]]
+    others: list[str] = []
+    if data["references"]:
+        caption += " Grey and dotted: coders that are not ours, at settings of their own."
+        table = [[row["reference"], row["setting"] or web.DASH, *_cost(row)] for row in data["references"]]
+        others = [
+            "<h3>Other coders</h3>",
+            "<p>Each at settings of its own and without error feedback, so that errors of single packets are compared. "
+            "tensor_tables is this codec without prediction and with one probability table for each tensor. The other "
+            "coders' packets carry no checksum and no digests.</p>",
+            web.table(["coder", "setting", *columns], table, 2),
         ]
-        for row in data["rows"]
-    ]
     packets = verdicts.count(data["num_packets"], "packet")
     coordinates = verdicts.count(data["num_coordinates"], "coordinate")
     text = f"The stream {data['stream']}, coded as {packets} of {coordinates}."
@@ -162,8 +162,20 @@ def _compare(result: Result, results: Sequence[Result], folder: Path) -> list[st
         *parts,
         f"<h2>{web.escape(titled('Codec', result, results))}</h2>",
         f"<p>{web.escape(text)} Bits are counted from the length of the packets, headers included.</p>",
-        web.figures([_figure(rate_distortion(data["rows"], folder / "rate_distortion"), caption)]),
-        web.table(columns, rows),
+        web.figures([_figure(rate_distortion(data["rows"], folder / "rate_distortion", data["references"]), caption)]),
+        web.table(["front-end", *columns], rows),
+        *others,
+    ]
+
+
+def _cost(row: Mapping[str, Any]) -> list[str]:
+    return [
+        web.number(row["nmse_target"]),
+        web.number(row["nmse"]),
+        web.number(row["bits_per_coordinate"]),
+        megabytes(row["bytes"]),
+        _time(row["encode_seconds"]),
+        _time(row["decode_seconds"]),
     ]
 
 

@@ -150,6 +150,22 @@ COMPARE = Record(
             Items(Record({"forecaster": TEXT, "horizon": COUNT, "tensor": TEXT, "skill": NUMBER})),
             [],
         ),
+        "references": (
+            Items(
+                Record(
+                    {
+                        "reference": TEXT,
+                        "setting": TEXT,
+                        "nmse_target": NUMBER,
+                        "nmse": NUMBER,
+                        "bits_per_coordinate": NUMBER,
+                        "bytes": COUNT,
+                    },
+                    {"encode_seconds": (NUMBER, None), "decode_seconds": (NUMBER, None)},
+                )
+            ),
+            [],
+        ),
         "trajectory_digest": (MAYBE_TEXT, None),
         "attribution": (MAYBE_TEXT, None),
     },

@@ -11,9 +11,11 @@ from .measures import (
     MIN_TIME_SAVING,
     REFERENCE_FORECASTER,
     REFERENCE_PREDICTOR,
+    BitSaving,
     Data,
     Pair,
     RaceGain,
+    against_references,
     best_skill,
     bit_saving,
     jump_cost,
@@ -131,22 +133,40 @@ def skill(rows: Sequence[Data]) -> list[str]:
 
 
 def codec(compare: Data) -> list[str]:
-    """Which front-end needs the fewest bits, and by how much."""
+    """Which front-end needs the fewest bits, by how much, and how that compares with coders that are not ours."""
     found = bit_saving(compare["rows"])
     if found is None:
         return ["No front-end was measured."]
-    what = f"coding {compare['stream']} at NMSE {found.nmse_target:g}"
+    return [_front_end(compare["stream"], found), *_others(compare, found.predictor)]
+
+
+def _front_end(stream: str, found: BitSaving) -> str:
+    what = f"coding {stream} at NMSE {found.nmse_target:g}"
     if found.reference_bits is None:
-        return [f"{found.predictor} needs the fewest bits for {what}: {found.bits:.3g} a coordinate."]
+        return f"{found.predictor} needs the fewest bits for {what}: {found.bits:.3g} a coordinate."
     if found.predictor == REFERENCE_PREDICTOR or found.saving < MIN_SAVING:
-        return [
+        return (
             f"No prediction pays in {what}: without it {found.reference_bits:.3g} bits a coordinate are needed, with "
             f"the best front-end {found.bits:.3g}."
-        ]
-    return [
+        )
+    return (
         f"{found.predictor} needs the fewest bits for {what}: {found.bits:.3g} a coordinate, {percent(found.saving)} "
         f"less than without prediction ({found.reference_bits:.3g})."
+    )
+
+
+def _others(compare: Data, predictor: str) -> list[str]:
+    """How many of the other coders' bits a front-end needs at their error."""
+    found = against_references(compare["rows"], compare["references"], predictor)
+    if not found:
+        return []
+    parts = [
+        f"{item.ratio:.2g} times the bits of {item.reference}"
+        + (f" with {item.setting}" if item.setting else "")
+        + f" (NMSE {item.nmse:.2g})"
+        for item in found
     ]
+    return [f"At equal error, and the setting that suits the other coder best, {predictor} needs {listing(parts)}."]
 
 
 def jumps(entries: Sequence[Data], ledgers: Sequence[Data], run_seconds: float | None) -> list[str]:

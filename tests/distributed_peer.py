@@ -64,7 +64,7 @@ def train(rank: int) -> dict:
         losses.append(loss.item())
         digests.append(hashlib.sha256(pack(ddp.module)[0].numpy().tobytes()).hexdigest())
         sent, own = state.exchange.encoder.state_dict(), state.exchange.decoders[rank].state_dict()
-        packets.append(all(torch.equal(value, own[name]) for name, value in sent.items()))
+        packets.append(all(torch.equal(sent[name], value) for name, value in own.items()))
     size = layout_of(ddp.module).size
     return {
         "losses": losses,
@@ -120,6 +120,47 @@ def accumulated(rank: int) -> dict:
     return {"sent_under_no_sync": sent_early, "packets_after": state.exchange.encoder.last_step + 1}
 
 
+def owed(rank: int) -> dict:
+    """What is applied, and what is missing with and without what is owed, as shares of the sum of all gradients."""
+    layout = layout_of(make_net())
+    group = dist.group.WORLD
+    assert group is not None
+    exchange = PacketExchange(Codec(layout, CodecConfig(nmse=0.7, feedback="classic")), group)
+    generator = torch.Generator().manual_seed(rank)
+    fixed = torch.randn(layout.size, generator=generator)
+    rates = [0.1] * 5 + [0.02] * 5 + [0.3] * 2
+    applied, wanted = torch.zeros(layout.size), torch.zeros(layout.size)
+    for rate in rates:
+        vector = fixed + torch.randn(layout.size, generator=generator)
+        applied += rate * exchange.average(vector, rate)
+        wanted += rate * vector / 2
+    rest = rates[-1] * exchange.encoder.state_dict()["feedback.residual"] / 2
+    for value in (wanted, rest):
+        dist.all_reduce(value, group=group)
+    whole = wanted.norm()
+    return {
+        "missing_without_owed": float((wanted - applied).norm() / whole),
+        "missing": float((wanted - applied - rest).norm() / whole),
+    }
+
+
+def one_fails(rank: int) -> dict:
+    """One rank's encoder refuses; then both go on as if nothing had been."""
+    layout = layout_of(make_net())
+    group = dist.group.WORLD
+    assert group is not None
+    exchange, other = (PacketExchange(Codec(layout, CodecConfig(feedback="classic")), group) for _ in range(2))
+    vectors = torch.randn(2, layout.size, generator=torch.Generator().manual_seed(rank))
+    message, equal = "", True
+    for vector in vectors:
+        try:
+            exchange.average(vector, -1.0 if rank == 1 else 1.0)
+        except CodecError as error:
+            message = str(error)
+        equal = equal and torch.equal(exchange.average(vector, 1.0), other.average(vector, 1.0))
+    return {"message_of_failure": message, "equal_after_failure": equal}
+
+
 def refused(rank: int) -> dict:
     """What registration says when the ranks disagree."""
     messages = {}
@@ -146,7 +187,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     try:
-        result = {**train(rank), **plain(rank), **accumulated(rank), **refused(rank)}
+        result = {**train(rank), **plain(rank), **accumulated(rank), **refused(rank), **owed(rank), **one_fails(rank)}
     finally:
         dist.destroy_process_group()
     (folder / f"rank{rank}.json").write_text(json.dumps(result))

@@ -1,5 +1,6 @@
 """OnlineForecaster, SkipAhead and GradientCompression, alone and all together."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from small_runs import NUM_STEPS, Away, Crash, Digits, fit, held_out, probe, weights
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -22,6 +24,7 @@ from deadreckon.callbacks import (
     TrajectoryRecorder,
     UnsupportedTrainerError,
 )
+from deadreckon.callbacks.compression import _learning_rate
 from deadreckon.codec import CodecConfig
 from deadreckon.experiments.tasks import load_task
 from deadreckon.forecast import Forecaster, Trajectory
@@ -29,6 +32,8 @@ from deadreckon.forecast.jump import JumpPolicy, Outcome
 from deadreckon.models import make_forecaster
 
 ALL = ("hold", "linear", "learned_linear", "neural_ode")
+CONFIG = CodecConfig("fitted", nmse=0.1)
+OWING = CodecConfig("fitted", nmse=0.5, entropy="runs", hold="mean_rate", bits=0.7, feedback="classic")
 
 
 def everything(
@@ -36,6 +41,7 @@ def everything(
     forecaster: str | Forecaster | None = "online",
     policy: JumpPolicy | None = None,
     forecasters: tuple[str, ...] = ALL,
+    config: CodecConfig = CONFIG,
 ) -> dict[str, Any]:
     """All callbacks, with a schedule that follows the step alone."""
     short = {"neural_ode": {"coordinates": "pca", "history": 5}}  # fitted, and jumping, before half of the run
@@ -50,7 +56,7 @@ def everything(
             iterations=5,
             window_rows=40,
         ),
-        "compression": GradientCompression(CodecConfig("fitted", nmse=0.1)),
+        "compression": GradientCompression(config),
     }
     if forecaster is not None:
         made["skip_ahead"] = SkipAhead(
@@ -73,10 +79,11 @@ def _same_streams(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(one[name][1], two[name][1])
 
 
-def test_a_rejected_jump_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [CONFIG, OWING], ids=["bound", "owing"])
+def test_a_rejected_jump_leaves_the_run_as_it_was(tmp_path: Path, config: CodecConfig) -> None:
     """With all callbacks on, a run whose jumps are all rejected equals one without jumps, bit for bit."""
-    jumping = everything(tmp_path / "a", Away())
-    plain = everything(tmp_path / "b", None)
+    jumping = everything(tmp_path / "a", Away(), config=config)
+    plain = everything(tmp_path / "b", None, config=config)
     # A loader that draws from the global generator, and a probe that moves the codec's state: both are put back.
     verify = load_task("digits").verify
     jumping["skip_ahead"].batches = DataLoader(TensorDataset(*verify), batch_size=64, shuffle=True)
@@ -97,11 +104,17 @@ def test_a_rejected_jump_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     assert jumping["compression"].num_bytes == plain["compression"].num_bytes
 
 
-@pytest.mark.parametrize("forecasters", [ALL, ("learned_linear",), ("neural_ode",)], ids=lambda names: names[-1])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, forecasters: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("forecasters", "config"),
+    [(ALL, CONFIG), (("learned_linear",), CONFIG), (("neural_ode",), CONFIG), (("linear",), OWING)],
+    ids=["all", "learned_linear", "neural_ode", "owing"],
+)
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tmp_path: Path, forecasters: tuple[str, ...], config: CodecConfig
+) -> None:
     """With all callbacks on and jumps kept, a crashed and resumed run equals one that never stopped, bit for bit."""
     policy = JumpPolicy(num_standard_errors=0.0, max_relative_scale=1e9)
-    straight = everything(tmp_path / "a", policy=policy, forecasters=forecasters)
+    straight = everything(tmp_path / "a", policy=policy, forecasters=forecasters, config=config)
     # Without dropout: Lightning's checkpoints do not hold the global random generators.
     expected = fit(list(straight.values()), Digits(dropout=0.0))
     kept = [jump.step for jump in straight["skip_ahead"].jumps if jump.outcome.kept]
@@ -109,7 +122,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, forecaster
     # Between the checkpoint at step 41 and the next fit at 50, what was learned before must still be there.
     assert any(jump.outcome.proposed and 41 < jump.step < 50 for jump in straight["skip_ahead"].jumps)
 
-    first = everything(tmp_path / "b", policy=policy, forecasters=forecasters)
+    first = everything(tmp_path / "b", policy=policy, forecasters=forecasters, config=config)
     checkpoint = ModelCheckpoint(tmp_path, every_n_train_steps=41, save_top_k=-1)
     with pytest.raises(SystemExit):
         fit([*first.values(), checkpoint, Crash(45)], Digits(dropout=0.0), enable_checkpointing=True)
@@ -117,12 +130,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, forecaster
     # What a process that died leaves behind: rows after the checkpoint, to be cut on resume.
     assert _streams(tmp_path / "b")["weights"][0][-1] == 45
 
-    second = everything(tmp_path / "b", policy=policy, forecasters=forecasters)
+    second = everything(tmp_path / "b", policy=policy, forecasters=forecasters, config=config)
     resumed = fit(list(second.values()), Digits(dropout=0.0), checkpoint=path)
     torch.testing.assert_close(resumed.state_dict(), expected.state_dict(), rtol=0, atol=0)
     _same_streams(tmp_path / "a", tmp_path / "b")
     assert second["compression"].num_bytes == straight["compression"].num_bytes
     assert second["compression"].num_packets == NUM_STEPS
+    assert second["compression"].nmse == straight["compression"].nmse
+    states = [each["compression"].state_dict()["encoder"] for each in (second, straight)]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0, equal_nan=True)
+    if config is OWING:
+        assert states[0]["feedback.residual"].norm() > 0
 
     def story(skip_ahead: SkipAhead) -> list[tuple]:
         return [(jump.step, jump.horizon, jump.outcome, repr(jump.margin)) for jump in skip_ahead.jumps]
@@ -286,6 +304,68 @@ def test_the_optimiser_works_with_what_a_receiver_would_have(clip: float | None)
     assert 0 < compression.bits_per_coordinate < 8
     size = seen.raw[0].numel()
     assert compression.bits_per_coordinate == pytest.approx(8 * compression.num_bytes / NUM_STEPS / size)
+
+
+class Stepped(Digits):
+    """Digits with a learning rate that falls to a fifth in the middle of the run."""
+
+    @override
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [NUM_STEPS // 2, NUM_STEPS - 1], gamma=0.2)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Rates(pl.Callback):
+    """Keeps the learning rate of each step."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.rates.append(float(optimizer.param_groups[0]["lr"]))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_what_the_optimiser_was_not_given_is_owed(optimizer: str) -> None:
+    """What SGD was not given over a run, at its rates, is what is owed at the last one; for Adam no rate counts."""
+    seen, rates, compression = Seen(), Rates(), GradientCompression(OWING)
+    fit([compression, seen, rates], Stepped(optimizer))
+    weight = rates.rates if optimizer == "sgd" else [1.0] * NUM_STEPS
+    assert len(set(rates.rates)) == 3
+    kept_back = sum(
+        (rate * (raw - used).double() for rate, raw, used in zip(weight, seen.raw, seen.used, strict=True)),
+        torch.zeros(1, dtype=torch.float64),
+    )
+    owed = weight[-1] * compression.stateful[0].state_dict()["feedback.residual"].double()
+    assert owed.norm() > 0
+    torch.testing.assert_close(kept_back, owed, rtol=0, atol=float(1e-5 * owed.norm()))
+
+
+def test_one_rate_cannot_speak_for_several() -> None:
+    """Where parameters differ in their rate, or steps are not proportional to gradients, the encoder is told none."""
+    first, second = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    groups = [{"params": [first], "lr": 0.1}, {"params": [second], "lr": 0.2}]
+    assert _learning_rate(torch.optim.SGD([first, second], lr=0.3, momentum=0.9)) == 0.3
+    assert _learning_rate(torch.optim.SGD(groups)) is None
+    assert _learning_rate(torch.optim.Adam([first, second], lr=0.3)) is None
+
+
+def test_bits_and_error_are_logged(tmp_path: Path) -> None:
+    """Both means over the run reach the logger, and the error is that of the packets."""
+    seen, compression = Seen(), GradientCompression(CodecConfig(nmse=0.1))
+    logger = CSVLogger(tmp_path, name="", version="csv")
+    fit([compression, seen], num_steps=10, logger=logger, log_every_n_steps=10)
+    logger.save()
+    (row,) = csv.DictReader((tmp_path / "csv" / "metrics.csv").read_text().splitlines())
+    errors = [
+        float((used - raw).square().sum() / raw.square().sum()) for raw, used in zip(seen.raw, seen.used, strict=True)
+    ]
+    assert float(row["codec/nmse"]) == pytest.approx(sum(errors) / 10, rel=1e-4)
+    assert float(row["codec/bits_per_coordinate"]) == pytest.approx(compression.bits_per_coordinate)
 
 
 def test_the_raw_codec_changes_nothing() -> None:

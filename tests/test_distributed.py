@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from deadreckon.codec import Codec, CodecConfig, CodecError, StateError
+from deadreckon.codec import Codec, CodecConfig, CodecError, EncodeError, StateError
 from deadreckon.codec.distributed import PacketExchange, collect, give_back, register_gradient_codec
 from deadreckon.forecast import layout_of
 
@@ -98,6 +98,20 @@ def test_ranks_that_differ_are_refused(ranks, what):
     assert ranks[0]["refused"] == ranks[1]["refused"]
 
 
+def test_what_is_owed_is_all_that_is_missing(ranks):
+    """With error feedback and changing rates, all that ranks apply and the mean of what they owe is all they wanted."""
+    for rank in ranks:
+        assert rank["missing"] < 1e-5
+        assert rank["missing_without_owed"] > 0.1
+
+
+def test_a_rank_that_cannot_encode_leaves_nobody_waiting(ranks):
+    """Where one rank's encoder refuses, that rank says why, the others name it, and all go on as if it had not been."""
+    assert "Rank 1 could not encode" in ranks[0]["message_of_failure"]
+    assert "`learning_rate` must be" in ranks[1]["message_of_failure"]
+    assert all(rank["equal_after_failure"] for rank in ranks)
+
+
 @pytest.fixture
 def alone(tmp_path) -> Iterator[dist.ProcessGroup]:
     """A process group of one."""
@@ -143,6 +157,17 @@ def test_parameters_that_ddp_ignores_are_refused(alone):
     ddp = DistributedDataParallel(net)
     register_gradient_codec(ddp, CodecConfig("none"))
     with pytest.raises(CodecError, match=r"no gradient of '0\.weight'"):
+        ddp(torch.ones(2, 6)).sum().backward()
+
+
+def test_the_hook_passes_the_learning_rate_on(alone):
+    """The rate set on the hook's state reaches the encoder: one that is none is refused there."""
+    ddp = DistributedDataParallel(make_net())
+    state = register_gradient_codec(ddp, CodecConfig(feedback="classic"))
+    assert state.learning_rate is None
+    ddp(torch.ones(2, 6)).sum().backward()
+    state.learning_rate = -1.0
+    with pytest.raises(EncodeError, match="`learning_rate` must be"):
         ddp(torch.ones(2, 6)).sum().backward()
 
 

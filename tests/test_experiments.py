@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,18 +13,22 @@ import torch
 from conftest import data_folder
 
 from deadreckon.codec import Codec, CodecConfig
+from deadreckon.codec.config import ENTROPY_NAMES
 from deadreckon.experiments import compare, quickstart, race, record, report
 from deadreckon.experiments.cli import main
 from deadreckon.experiments.errors import OptionError
 from deadreckon.experiments.options import (
     CompareOptions,
+    EntropyName,
     QuickstartOptions,
     RaceOptions,
     RecordOptions,
+    ReferenceName,
     ReportOptions,
 )
+from deadreckon.experiments.references import reference_names, references
 from deadreckon.experiments.results import read_result
-from deadreckon.forecast import Ledger, Trajectory, TrajectoryError, cases, score
+from deadreckon.forecast import Ledger, Trajectory, TrajectoryError, cases, layout_of, score
 from deadreckon.models import Budget, fit_forecaster, make_forecaster
 
 QUIET: dict[str, Any] = {"logger": "none", "progress": False}
@@ -40,6 +44,7 @@ def _compare(out: Path, trajectory: Path, **options: Any) -> dict[str, Any]:
     chosen = {
         "predictors": ("none", "momentum_norm", "fitted"),
         "nmse": (0.1,),
+        "references": (),
         "packets": 20,
         "forecasters": ("hold", "linear"),
         "horizons": (4, 8),
@@ -114,6 +119,56 @@ def test_what_compare_says_can_be_made_again(recorded: Path, tmp_path: Path) -> 
     for name, skill in expected.items():
         assert [row["skill"] for row in data["skill"] if row["forecaster"] == name] == pytest.approx(skill)
     assert all(row["skill"] == 0 for row in data["skill"] if row["forecaster"] == "hold")
+
+
+@pytest.mark.parametrize("name", reference_names())
+def test_what_compare_says_of_other_coders_can_be_made_again(recorded: Path, tmp_path: Path, name: str) -> None:
+    """Bytes and error of every setting of a reference are those of its packets, decoded by an end that saw no more."""
+    out = tmp_path / "compare"
+    data = _compare(out, recorded / "trajectory", references=(name,), predictors=("none",), packets=4, forecasters=())
+    assert [row["reference"] for row in data["references"]] == [name] * len(references(name, (0.1,)))
+    with Trajectory.open(recorded / "trajectory") as trajectory:
+        gradients = trajectory.stream("gradients")
+        vectors = [torch.from_numpy(gradients[row]) for row in range(len(gradients) - 4, len(gradients))]
+        for row, reference in zip(data["references"], references(name, (0.1,)), strict=True):
+            encoder, decoder = reference.ends(trajectory.layout, "gradients")
+            packets = [encoder.encode(vector, int(gradients.steps[-4 + i])) for i, vector in enumerate(vectors)]
+            decoded = torch.stack([decoder.decode(packet) for packet in packets])
+            given = torch.stack(vectors).double()
+            error = (decoded - given).square().sum() / given.square().sum()
+            assert (row["setting"], row["nmse_target"]) == (reference.setting, reference.nmse_target)
+            assert row["bytes"] == sum(map(len, packets))
+            assert row["nmse"] == pytest.approx(float(error))
+            assert 0 < row["nmse"] < 2.5  # an estimate of the vector, if a noisy one
+            assert row["bits_per_coordinate"] == pytest.approx(8 * row["bytes"] / (4 * trajectory.layout.size))
+
+
+def test_the_named_references_are_those_there_are() -> None:
+    """The command's choices are the names that references have."""
+    assert get_args(ReferenceName) == reference_names()
+    assert set(get_args(EntropyName)) == set(ENTROPY_NAMES)
+
+
+def test_the_entropy_coder_is_that_asked_for(recorded: Path, tmp_path: Path) -> None:
+    """With per-tensor tables our codec without prediction is the reference of that name, byte for byte."""
+    options = {"predictors": ("none",), "references": ("tensor_tables",), "forecasters": ()}
+    tables = _compare(tmp_path / "a", recorded / "trajectory", entropy="tensor_tables", **options)
+    classes = _compare(tmp_path / "b", recorded / "trajectory", **options)
+    assert tables["rows"][1]["bytes"] == tables["references"][0]["bytes"] == classes["references"][0]["bytes"]
+    assert classes["rows"][1]["bytes"] < tables["rows"][1]["bytes"]
+
+
+def test_vectors_that_a_baseline_refuses_count_as_float32(tmp_path: Path) -> None:
+    """A stream with a vector that is not finite is compared all the same, with 32 bits for each of its coordinates."""
+    layout = layout_of(torch.nn.Linear(8, 8))
+    with Trajectory.create(tmp_path / "t", layout, streams=["gradients"]) as trajectory:
+        for step, value in enumerate((float("inf"), 3e38)):
+            trajectory.append(step, streams={"gradients": torch.full((72,), value)})
+    options = {"references": ("topk", "float16"), "predictors": ("none",), "forecasters": ()}
+    rows = _compare(tmp_path / "out", tmp_path / "t", **options)["references"]
+    assert {row["nmse"] for row in rows} == {None}
+    assert rows[-1]["bytes"] == 4 * 72 + 2 * 72
+    assert all(4 * 72 < row["bytes"] < 2 * 4 * 72 for row in rows[:-1])
 
 
 @pytest.mark.slow

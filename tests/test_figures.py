@@ -22,7 +22,7 @@ DRAWINGS: dict[str, Any] = {
     "loss_curve": lambda path: figures.loss_curve(RECORD["loss_curve"], RECORD["jumps"], path),
     "pca_path": lambda path: figures.pca_path(RECORD["pca"], RECORD["jumps"], path),
     "skill_by_horizon": lambda path: figures.skill_by_horizon(COMPARE["skill"], path),
-    "rate_distortion": lambda path: figures.rate_distortion(COMPARE["rows"], path),
+    "rate_distortion": lambda path: figures.rate_distortion(COMPARE["rows"], path, COMPARE["references"]),
     "race_curves": lambda path: figures.race_curves(RACE["arms"], RACE["target"], path),
     "ledger_bars": lambda path: figures.ledger_bars(RECORD["ledger"], 14.2, path),
     "jump_timeline": lambda path: figures.jump_timeline(JUMPS, path),
@@ -87,10 +87,11 @@ def test_names_from_files_cannot_break_a_figure(tmp_path: Path) -> None:
     """Mathematics, mark-up, unknown letters, line breaks and length in names are harmless, and no warning is given."""
     skill = [{"forecaster": HOSTILE, "horizon": 10, "skill": 0.5}]
     rows = [{"predictor": HOSTILE, "nmse_target": 0.1, "nmse": 0.1, "bits_per_coordinate": 1.0}]
+    references = [{"reference": HOSTILE, "nmse": 0.1, "bits_per_coordinate": 1.0}]
     arms = [{**RACE["arms"][0], "name": HOSTILE}]
     for path in (
         figures.skill_by_horizon(skill, tmp_path / "skill"),
-        figures.rate_distortion(rows, tmp_path / "rates"),
+        figures.rate_distortion(rows, tmp_path / "rates", references),
         figures.race_curves(arms, RACE["target"], tmp_path / "race"),
         figures.ledger_bars({HOSTILE: samples.cost(1.0)}, 2.0, tmp_path / "ledger"),
     ):
@@ -126,6 +127,21 @@ def test_a_figure_shows_its_numbers(tmp_path: Path, drawn: list[Figure]) -> None
     assert lines["learned_linear"] == [0.41, 0.21, 0.05]
     assert lines["linear"] == [0.35, -0.4, -1.0]
     assert any("worse than -1" in item.get_text() for item in texts(drawn[0]))
+
+
+def test_other_coders_are_drawn_apart(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Each reference is one dotted line through its points, in the upper panel only, as far as there is room."""
+    references = [*COMPARE["references"], {"reference": "odd", "nmse": None, "bits_per_coordinate": 1.0}]
+    figures.rate_distortion(COMPARE["rows"], tmp_path / "rates", references)
+    dotted = [line for axes in drawn[0].axes for line in axes.get_lines() if line.get_linestyle() == ":"]
+    assert [str(line.get_label()) for line in dotted] == ["tensor_tables", "eden", "topk"]
+    assert np.asarray(dotted[1].get_xdata()).tolist() == [0.098, 0.36]
+    assert np.asarray(dotted[1].get_ydata()).tolist() == [2.03, 1.03]
+    assert drawn[0].axes[0].get_xlim() == drawn[0].axes[1].get_xlim()
+    many = [{**COMPARE["rows"][1], "predictor": f"front-end {number}"} for number in range(11)]
+    figures.rate_distortion(many, tmp_path / "many", references)
+    dotted = [line for line in drawn[1].axes[0].get_lines() if line.get_linestyle() == ":"]
+    assert [str(line.get_label()) for line in dotted] == ["tensor_tables"]
 
 
 def test_jumps_of_several_runs_do_not_hide_each_other(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -191,7 +191,7 @@ def test_only_the_last_scores_of_a_run_count() -> None:
 
 def test_codec_sentence_flips_with_the_bits() -> None:
     """The cheapest front-end is named with its saving; where prediction does not save, the sentence says so."""
-    data = checked("compare", samples.compare())
+    data = checked("compare", samples.compare()) | {"references": []}
     assert verdicts.codec(data) == [
         "fitted needs the fewest bits for coding gradients at NMSE 0.1: 1.49 a coordinate, 8.0 % less than without "
         "prediction (1.62)."
@@ -205,6 +205,41 @@ def test_codec_sentence_flips_with_the_bits() -> None:
         "fitted needs the fewest bits for coding gradients at NMSE 0.1: 1.49 a coordinate."
     ]
     assert verdicts.codec(data | {"rows": data["rows"][:1]}) == ["No front-end was measured."]
+
+
+def test_other_coders_are_compared_at_their_error_and_at_their_best() -> None:
+    """Bits asked at one error are compared as they are, others on our line; a coder beyond our errors is left out."""
+    data = checked("compare", samples.compare())
+    # At its own error of 0.098 = 0.0985^(1 - s) 0.00985^s, ours takes 1.49^(1 - s) 2.97^s bits: 0.73 of EDEN's 2.03.
+    assert verdicts.codec(data)[1:] == [
+        "At equal error, and the setting that suits the other coder best, fitted needs 0.78 times the bits of "
+        "tensor_tables (NMSE 0.099) and 0.74 times the bits of eden with 2 bits (NMSE 0.098)."
+    ]
+    for row in data["references"]:
+        row["bits_per_coordinate"] /= 2
+    assert "1.6 times the bits of tensor_tables" in verdicts.codec(data)[1]
+    for row in data["references"]:
+        row["nmse"] = None
+    assert len(verdicts.codec(data)) == 1
+
+
+def test_a_line_is_read_between_its_points_only() -> None:
+    """On the line through two points the bits are exact where it is a power law, and there are none beyond its ends."""
+    rows = [
+        {"predictor": "none", "nmse_target": nmse, "nmse": nmse, "bits_per_coordinate": nmse**-0.5}
+        for nmse in (0.01, 0.1, 0.5)
+    ]
+
+    def against(
+        nmse: float | None, bits: float | None = 1.0, target: float | None = None
+    ) -> list[measures.AgainstReference]:
+        reference = {"reference": "x", "setting": "", "nmse_target": target, "nmse": nmse, "bits_per_coordinate": bits}
+        return measures.against_references(rows, [reference], "none")
+
+    for nmse in (0.01, 0.04, 0.3, 0.5):
+        assert against(nmse)[0].ratio == pytest.approx(nmse**-0.5)
+    assert against(0.009, target=0.01)[0].ratio == pytest.approx(10)
+    assert against(0.009) == against(0.51) == against(None) == against(0.1, None) == []
 
 
 def test_jump_sentences_count_and_cost() -> None:
@@ -296,6 +331,7 @@ def test_the_page_is_self_contained_and_says_what_the_terminal_says(
     printed = " ".join(capsys.readouterr().out.split())
     for sentence in (
         "fitted needs the fewest bits for coding gradients at NMSE 0.1",
+        "fitted needs 0.78 times the bits of tensor_tables",
         "learned_linear has the most skill",
         "6 jumps were proposed, 3 kept and 3 rejected",
         "It did not pay: 35 % more CPU seconds",
@@ -303,6 +339,7 @@ def test_the_page_is_self_contained_and_says_what_the_terminal_says(
         assert sentence in page
         assert sentence in printed
     assert "Kaynak" in page
+    assert '<td class="text">eden</td><td class="text">2 bits</td>' in page
     assert "deadreckon race --seeds=" in page.replace("&#x27;", "")
     match = re.search(r'<script type="application/json" id="results">(.*?)</script>', page, re.S)
     assert match is not None
