@@ -9,7 +9,6 @@ Run: `python benchmarks/codec_speed.py`
 """
 
 import argparse
-import json
 import time
 import tracemalloc
 from typing import Any
@@ -95,7 +94,7 @@ def main() -> None:
     torch.set_num_threads(1)
     layout = layout_of_size(arguments.size)
     rows = vectors(layout, arguments.packets)
-    print("\n".join(provenance().values()) if False else json.dumps(provenance(), indent=1))
+    print("\n".join(provenance().values()))
     for name in arguments.configs:
         row = measure(CodecConfig(**CONFIGS[name]), layout, rows)
         print(f"{name:16s} " + "  ".join(f"{key} {value:.3g}" for key, value in row.items()), flush=True)

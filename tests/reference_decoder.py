@@ -255,10 +255,10 @@ class Runs(TensorTables):
 
     def _numbers(self, stack: Stack, number: int, width: int) -> list[int]:
         low = min(width, 16)
-        starts = uniform(2**low)
+        starts = range(0, PRECISION + 1, PRECISION >> low)
         found = [stack.decode(starts) for _ in range(number)]
         if width > low:
-            starts = uniform(2 ** (width - low))
+            starts = range(0, PRECISION + 1, PRECISION >> width - low)
             found = [value + 2**low * stack.decode(starts) for value in found]
         return found
 

@@ -188,6 +188,18 @@ def test_scale_does_not_matter(scale):
         assert encoder.last_report.raw_bits == 0
 
 
+def test_adams_metric_survives_squares_beyond_float32():
+    """The running mean of squares stays finite where squares are not, and later packets are coded as they should."""
+    codec = Codec(MIXED, CONFIGS["adam's metric"])
+    encoder, decoder = codec.encoder(), codec.decoder()
+    for step, row in enumerate(ar1_stream(MIXED, 6)):
+        vector = row / row.abs().max() * (1e37 if step == 1 else 1.0)
+        decoded = decoder.decode(encoder.encode(vector, step))
+        assert same_bits(decoded, encoder.reconstruction)
+        assert float(decoder.state_dict()["moment"].max()) <= 2.0**126
+        decoder.load_state_dict(decoder.state_dict())  # which refuses what is not finite
+
+
 def test_a_prediction_that_overflows_is_dropped():
     """Where float32 cannot hold vector minus prediction, the vector is coded without one, and not sent raw."""
     encoder = Codec(MIXED, CodecConfig("momentum_norm")).encoder()

@@ -18,7 +18,6 @@ from codec_streams import LAYOUTS, ar1_stream
 from torch import Tensor
 
 from deadreckon.codec import Codec, CodecConfig
-from deadreckon.codec.feedback import make_feedback
 from deadreckon.forecast import Layout
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -218,12 +217,17 @@ class TestBaselines:
 
 class TestAccuracy:
     def train(
-        self, scripts: Any, monkeypatch: pytest.MonkeyPatch, up: dict[str, Any] | None, down: dict[str, Any] | None
+        self,
+        scripts: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        up: dict[str, Any] | None,
+        down: dict[str, Any] | None,
+        local_steps: int = 1,
     ) -> Any:
         accuracy = scripts.codec_accuracy
         problem = accuracy.Problem("teacher", "mlp", 0.5, "adam", 0.01, "cosine", 16, 12)
         monkeypatch.setattr(accuracy, "PROBLEMS", {"small": problem})
-        scheme = accuracy.Scheme(up, down, "classic", "classic", 0.9, False) if up and down else None
+        scheme = accuracy.Scheme(up, down, False, local_steps) if up and down else None
         return accuracy.train(accuracy.Case("small", 3, 0, scheme))
 
     def test_uncompressed_vectors_change_nothing(self, scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,12 +249,18 @@ class TestAccuracy:
         assert (run.nmse_up > 0, run.nmse_down > 0) == (up != RAW, down != RAW)
         assert 2 / run.ratio == pytest.approx(1 / run.up_ratio + 1 / run.down_ratio)
 
+    def test_local_steps_send_rarely(self, scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With twelve steps and a packet every five, three packets go; uncompressed they cost a quarter of float32."""
+        run = self.train(scripts, monkeypatch, RAW, RAW, local_steps=5)
+        assert 3.4 < run.ratio < 4
+        assert run.loss != self.train(scripts, monkeypatch, None, None).loss
+
     def test_a_channel_loses_nothing_with_classic_feedback(self, scripts: Any) -> None:
         """What arrived and what is owed add up to what was to be sent, and every packet's bits are counted."""
-        channel = scripts.codec_accuracy.Channel(LAYOUT, {"nmse": 0.5}, make_feedback("classic"))
+        channel = scripts.codec_accuracy.Channel(LAYOUT, {"nmse": 0.5, "feedback": "classic"})
         rows = ar1_stream(LAYOUT, 6)
         arrived = sum(channel.send(row, step, None) for step, row in enumerate(rows))
-        owed = torch.from_numpy(channel._owed.residual)
+        owed = channel._encoder.state_dict()["feedback.residual"]
         torch.testing.assert_close(arrived + owed, torch.stack(rows).sum(0), rtol=1e-4, atol=1e-4)
         assert len(channel.errors) == 6
         assert channel.num_bits > 6 * 8 * 20

@@ -194,6 +194,22 @@ def test_passes_partition_the_layout(layout):
             assert place == own.span.start + (row - first_row) * own.num_columns + column - first_column
 
 
+def test_slots_follow_the_r2_sequence():
+    """The slot of row i and column j is floor(16 (a i + b j mod 1)), a and b in 32 bits, in large tensors too."""
+    shape = (4100, 300)
+    geometry = Geometry(layout_from({"w": shape}))
+    found = np.zeros(shape[0] * shape[1], np.int64)
+    for number, part in enumerate(geometry.passes):
+        found[part.places] = number
+    plastic = 1.32471795724474602596
+    for place in np.random.default_rng(0).integers(0, len(found), 3000).tolist():
+        row, column = divmod(place, shape[1])
+        slot = (3242174889 * row + 2447445414 * column) % 2**32 // 2**28
+        assert found[place] == int(math.log2(max(slot, 1))) + (slot > 0)
+        exact = (row / plastic + column / plastic**2) % 1 * 16
+        assert abs(exact - slot - 0.5) < 0.501 or abs(exact - slot) > 15.99
+
+
 @pytest.mark.parametrize("shape", [(200, 300), (64, 576), (1, 5000), (5000, 1), (10, 84), (256, 256)])
 def test_passes_are_even_over_rows_and_columns(shape):
     """Each pass holds its share of every row and column, give or take five coordinates, and of rectangles."""

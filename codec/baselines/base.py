@@ -148,7 +148,7 @@ class BaselineEncoder:
         with np.errstate(over="ignore", invalid="ignore"):
             values = self._feedback.corrected(state.feedback, values, learning_rate)
             if len(state.estimate):
-                values -= state.estimate
+                values = values - state.estimate
         if not np.isfinite(values).all():
             raise EncodeError("The vector must be finite, with what is owed from earlier packets too. Skip this step.")
         packet, memory = self._baseline.compress(values, self._layout, number, memory)
