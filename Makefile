@@ -16,7 +16,7 @@ test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(SPREAD)
 
 slow: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m slow $(SPREAD)
 
 check: $(VENV)/.checked-tools
 	$(VENV)/bin/ruff format --check .

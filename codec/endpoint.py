@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .lattice import lattice_names
 from .lattice_coding import LatticeCoding
 from .lattice_points import vector_lattice_names
+from .metric import power
 from .packet import Due, Link
 from .predictor_choice import make_predictor
 from .run_coding import RunCoding
@@ -136,7 +137,7 @@ class Endpoint:
 
     def _lacking(self, base: SharedState) -> float:
         """What the running mean of squares lacks for having begun at zero."""
-        return 1 - self._config.metric_decay**base.num_updates
+        return 1 - power(self._config.metric_decay, base.num_updates)
 
     def _due(self) -> Due:
         """What is known of the packet that comes next."""

@@ -25,6 +25,17 @@ def metric_names() -> tuple[str, ...]:
     return ("plain", "adam")
 
 
+def power(base: float, exponent: int) -> float:
+    """base^exponent by squaring: products only, because libm's pow differs between machines."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
 def updated_moment(moment: FloatVector, vector: FloatVector, decay: float) -> FloatVector:
     """decay v + (1 - decay) vector^2, in float32, at most the largest float32 below 2^126.
 

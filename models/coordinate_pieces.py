@@ -18,7 +18,7 @@ def for_each(work: Callable[[Piece], None], pieces: Sequence[Piece], device: tor
     CPU time that way on a busy two-core machine, against 2.5 s (torch 2.13). Results do not depend on the number of
     threads. Gradients are off.
     """
-    num_threads = min(torch.get_num_threads(), len(pieces)) if device.type == "cpu" else 1
+    num_threads = max(min(torch.get_num_threads(), len(pieces)), 1) if device.type == "cpu" else 1
     inference = torch.is_inference_mode_enabled()
 
     def some(first: int) -> None:

@@ -6,7 +6,7 @@ import torch
 from codec_streams import LAYOUTS, ar1_stream, gradient_stream, layout_from
 
 from deadreckon.codec import Codec, CodecConfig, ConfigError
-from deadreckon.codec.metric import floor_exponent, scale_of, updated_moment
+from deadreckon.codec.metric import floor_exponent, power, scale_of, updated_moment
 
 MIXED = LAYOUTS["large, small, empty and 0-d tensors"]
 LAYOUT = layout_from({"w": (40, 50)})
@@ -138,3 +138,9 @@ def test_scales_are_finite_for_every_float():
         assert np.isfinite(scale).all()
         assert (scale > 0).all()
         assert scale.max() < 2.0**64
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 7, 1000, 10**9])
+def test_powers_are_products(exponent):
+    """Powers by squaring are those of the definition, to rounding, and vanish instead of failing."""
+    assert power(0.98, exponent) == pytest.approx(0.98**exponent, rel=1e-12, abs=1e-300)

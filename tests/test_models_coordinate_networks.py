@@ -146,6 +146,13 @@ def test_chunks_and_threads_do_not_show(name: str, monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(mean_of(forecaster, rows.clone()), whole)
 
 
+def test_no_pieces_are_no_work() -> None:
+    """Nothing to do is done, and not an error: a network without parameters has none."""
+    done: list[int] = []
+    for_each(done.append, [], torch.device("cpu"))
+    assert not done
+
+
 def test_an_error_in_a_thread_is_raised(two_threads: None) -> None:
     """What goes wrong with one piece is not lost."""
 
