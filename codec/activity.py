@@ -54,6 +54,13 @@ def matrices(layout: Layout) -> tuple[Matrix, ...]:
     return tuple(found)
 
 
+def of_coordinates(of_matrices: npt.NDArray[np.uint8], parts: tuple[Matrix, ...]) -> npt.NDArray[np.uint8] | None:
+    """What each coordinate's tensor has, `[param]`; `None` where all have 0."""
+    if not of_matrices.any():
+        return None
+    return np.repeat(of_matrices, [part.num_rows * part.num_columns for part in parts])
+
+
 def log2(values: npt.NDArray) -> Logs:
     """log2 of positive numbers in sixteenths of an octave, piecewise linear, exactly the same on every machine."""
     return values.astype(np.float32).view(np.int32) >> 19

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from .activity import Matrix
+from .activity import Matrix, of_coordinates
 from .coefficients import Cost
 from .lattice import NUM_OFFSETS, Quantiser, Trial, reconstruct
 from .stochastic import RoundingKey, StochasticQuantiser
@@ -135,7 +135,7 @@ class ScalarCoding(Coding[Integers]):
 
     def __init__(self, coder: SymbolCoder, parts: tuple[Matrix, ...], dead_zone: float | None) -> None:
         self._coder = coder
-        self._sizes = [part.num_rows * part.num_columns for part in parts]
+        self._parts = parts
         self._dead_zone = dead_zone
         self.num_tables = coder.num_tables
         self.keeps_activity = coder.keeps_activity
@@ -151,7 +151,7 @@ class ScalarCoding(Coding[Integers]):
         dead_zone = self._dead_zone
         if dead_zone is None:
             dead_zone = self._coder.dead_zone(search.state, search.cell_index, search.levels)
-        quantiser = Quantiser(search.residual, dead_zone, self._of_coordinates(search.levels), search.energy)
+        quantiser = Quantiser(search.residual, dead_zone, of_coordinates(search.levels, self._parts), search.energy)
         trial = search.trial(quantiser)
         if trial is None:
             return None
@@ -178,8 +178,4 @@ class ScalarCoding(Coding[Integers]):
     def reconstruct(
         self, points: Integers, offsets: npt.NDArray[np.int8], cell_index: int, levels: Levels
     ) -> npt.NDArray[np.float32]:
-        return reconstruct(points.symbols, points.escaped, offsets, cell_index, self._of_coordinates(levels))
-
-    def _of_coordinates(self, levels: Levels) -> npt.NDArray[np.uint8] | None:
-        """Levels of all coordinates, `[param]`; `None` where all are 0."""
-        return np.repeat(levels, self._sizes) if levels.any() else None
+        return reconstruct(points.symbols, points.escaped, offsets, cell_index, of_coordinates(levels, self._parts))

@@ -165,19 +165,8 @@ class Off(ErrorFeedback):
         return vector
 
     @override
-    def settled(
-        self,
-        state: FeedbackState,
-        corrected: FloatVector,
-        decoded: FloatVector,
-        learning_rate: float | None = None,
-    ) -> FeedbackState:
-        _scale(None, learning_rate)
-        return state
-
-    @override
     def _owed(self, corrected: FloatVector, decoded: FloatVector) -> FloatVector:
-        raise NotImplementedError  # `settled` does not ask
+        return np.zeros(0, np.float32)
 
 
 @final

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from ..forecast import Layout
+from .activity import matrices, of_coordinates
 from .coding import Coding, Quantised, Search
 from .coefficients import Cost
 from .errors import PacketError
@@ -68,14 +69,14 @@ class RunCoding(Coding[Runs]):
 
     def __init__(self, layout: Layout, dead_zone: float | None) -> None:
         self._size = layout.size
-        self._sizes = [spec.numel for spec in layout if spec.numel]
+        self._parts = matrices(layout)
         self._groups = Groups(layout)
         self._dead_zone = DEAD_ZONE if dead_zone is None else dead_zone
         self.num_tables = 2 * len(self._groups)
 
     @override
     def quantise(self, search: Search) -> Quantised[Runs] | None:
-        levels = self._of_coordinates(search.levels)
+        levels = of_coordinates(search.levels, self._parts)
         quantiser = Quantiser(search.residual, self._dead_zone, levels, search.energy)
         trial = search.trial(quantiser)
         if trial is None:
@@ -139,14 +140,11 @@ class RunCoding(Coding[Runs]):
         found = np.zeros(self._size, np.float32)
         with np.errstate(over="ignore"):
             values = point(points.values.astype(np.int64), offsets, cell_index)
-            of_coordinates = self._of_coordinates(levels)
-            if of_coordinates is not None:
-                values = np.ldexp(values, of_coordinates[points.places].astype(np.int32))
+            wider = of_coordinates(levels, self._parts)
+            if wider is not None:
+                values = np.ldexp(values, wider[points.places].astype(np.int32))
         found[points.places] = values
         return found
-
-    def _of_coordinates(self, levels: Levels) -> npt.NDArray[np.uint8] | None:
-        return np.repeat(levels, self._sizes) if levels.any() else None
 
     def _in_group(self, points: Runs, group: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
         """Places within a group, and values."""

@@ -585,7 +585,6 @@ def test_decoders_know_nothing_of_feedback():
         encoder.load_state_dict(decoder.state_dict())
 
 
-@pytest.mark.skipif("ef21" not in predictor_names(), reason="there is no predictor ef21")
 def test_ef21_and_feedback_are_refused_together():
     """Both would claim the same error."""
     for rule in ("classic", "leaky"):
