@@ -28,12 +28,14 @@ class Body(NamedTuple):
         coefficients: of the prediction, in 1/256, int16 `[block, basis]`.
         quantised: the residual.
         floor: exponent of the metric's floor; 0 where the metric has none.
+        lattice: which of the codings it is in.
     """
 
     levels: Levels
     coefficients: npt.NDArray[np.int16]
     quantised: Quantised
     floor: int
+    lattice: int = 0
 
 
 class BodyBits(NamedTuple):
@@ -50,10 +52,11 @@ class Context(NamedTuple):
 
     Attributes:
         coding: of the residual.
-        state: the coding's.
-        offsets: of the last coded packet, int8 `[offset]`; zeros before.
+        state: the coding's, which all share.
+        offsets: the last ones, int8 `[offset]`, as many as the lattice with most has; zeros before any.
         num_matrices: tensors that are not empty.
         weighted: whether the body tells the floor of the metric.
+        others: codings that the residual may be in instead; the body tells which.
     """
 
     coding: Coding
@@ -61,6 +64,12 @@ class Context(NamedTuple):
     offsets: npt.NDArray[np.int8]
     num_matrices: int
     weighted: bool
+    others: tuple[Coding, ...] = ()
+
+    @property
+    def codings(self) -> tuple[Coding, ...]:
+        """All that the residual may be in."""
+        return (self.coding, *self.others)
 
     @property
     def expected_cell(self) -> int:
@@ -71,9 +80,12 @@ class Context(NamedTuple):
 def write_body(body: Body, context: Context) -> tuple[bytes, BodyBits, CoderState]:
     """A body's bytes, what its parts take, and the coding's state after it."""
     cell_index, offsets, points, _ = body.quantised
+    coding = context.codings[body.lattice]
     bits = BitWriter()
+    if len(context.codings) > 1:
+        bits.write(body.lattice, 1)
     bits.write_number(cell_index - context.expected_cell, _CELL_ORDER)
-    for offset, before in zip(offsets.tolist(), context.offsets.tolist(), strict=True):
+    for offset, before in zip(offsets.tolist(), context.offsets[: coding.num_offsets].tolist(), strict=True):
         bits.write_number(offset - before, _OFFSET_ORDER)
     if context.weighted:
         bits.write_number(body.floor, _FLOOR_ORDER)
@@ -86,7 +98,7 @@ def write_body(body: Body, context: Context) -> tuple[bytes, BodyBits, CoderStat
     coefficients.write(body.coefficients, bits)
     parameters = bits.to_bytes()
     stack = empty_stack()
-    state = context.coding.push(stack, points, context.state, cell_index, body.levels)
+    state = coding.push(stack, points, context.state, cell_index, body.levels)
     words = stack_to_bytes(stack)
     coefficient_bits = 8 * len(parameters) - level_bits - quantiser_bits
     return parameters + words, BodyBits(quantiser_bits, level_bits, coefficient_bits, 8 * len(words)), state
@@ -104,10 +116,12 @@ def read_body(data: bytes, context: Context, shape: tuple[int, int]) -> tuple[Bo
         PacketError: if a part is missing, out of range or too long.
     """
     bits = BitReader(data)
+    lattice = bits.read(1) if len(context.codings) > 1 else 0
+    coding = context.codings[lattice]
     cell_index = context.expected_cell + bits.read_number(_CELL_ORDER)
     if not 0 <= cell_index < NUM_WIDTHS:
         raise PacketError(f"The packet is damaged: cell width {cell_index} of {NUM_WIDTHS}.")
-    offsets = [before + bits.read_number(_OFFSET_ORDER) for before in context.offsets.tolist()]
+    offsets = [before + bits.read_number(_OFFSET_ORDER) for before in context.offsets[: coding.num_offsets].tolist()]
     if not all(-128 <= offset < 128 for offset in offsets):
         raise PacketError(f"The packet is damaged: centroids at {offsets} of 128.")
     floor = bits.read_number(_FLOOR_ORDER) if context.weighted else 0
@@ -120,7 +134,7 @@ def read_body(data: bytes, context: Context, shape: tuple[int, int]) -> tuple[Bo
             raise PacketError("The packet is damaged: it has levels that are all 0.")
     read = coefficients.read(bits, shape)
     stack = stack_from_bytes(bits.finish())
-    points, state = context.coding.pop(stack, context.state, cell_index, levels)
+    points, state = coding.pop(stack, context.state, cell_index, levels)
     if not stack.is_empty():
         raise PacketError("The packet is damaged: its entropy-coded part holds more than its symbols.")
-    return Body(levels, read, Quantised(cell_index, np.array(offsets, np.int8), points), floor), state
+    return Body(levels, read, Quantised(cell_index, np.array(offsets, np.int8), points), floor, lattice), state

@@ -96,7 +96,8 @@ class Decoder(Endpoint):
             scale = scale_of(base.moment.numpy(), self._lacking(base), body.floor)
             basis = tuple(row / scale for row in basis)
         with np.errstate(over="ignore", invalid="ignore"):
-            values = self._coding.reconstruct(quantised.points, quantised.offsets, quantised.cell_index, body.levels)
+            coding = self._codings[body.lattice]
+            values = coding.reconstruct(quantised.points, quantised.offsets, quantised.cell_index, body.levels)
             prediction = self._prediction(body.coefficients, basis)
             if prediction is not None:
                 values += prediction

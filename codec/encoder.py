@@ -11,57 +11,27 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..forecast import Layout, LayoutError
-from . import coefficients
-from .body import Body, BodyBits, write_body
+from .body import Body, Context, write_body
 from .coding import Search
 from .config import CodecConfig
+from .encode_report import Coded, EncodeReport, report_of
 from .endpoint import Endpoint
 from .energy import energy, squared_error
 from .errors import EncodeError, StateError
 from .feedback import FeedbackState
 from .lattice import NUM_WIDTHS, WIDTHS_PER_OCTAVE, cell_index, cell_width
+from .lattice_choice import Attempt, advantage, chosen, is_trial, updated
 from .metric import floor_exponent, scale_of
 from .modes import Blocks, Uniform
 from .packet import KEY_FRAME, MAX_STEP, NOT_FINITE, RAW, STATE_DIGEST_EVERY, Header, fingerprint, write_packet
-from .rate_control import ControlState, Outcome, after
+from .rate_control import CellsAt, ControlState, Outcome, after
 from .state import SharedState
 from .stochastic import RoundingKey
-from .symbol_coder import ERROR_BITS, NO_VECTOR, CoderState, Levels
+from .symbol_coder import ERROR_BITS, NO_VECTOR, Levels
 
 # Rounding the result to float32 adds error that the search does not see; these shares of the bound are tried in turn.
 _SHARES = (1.0, 0.98, 0.9, 0.5)
 _SAFE_ENERGY = 1e70  # of a residual that float32 certainly holds once it has been through the lattice
-
-
-class EncodeReport(NamedTuple):
-    """What one packet cost and what it gave.
-
-    Attributes:
-        num_bits: eight times the packet's length; the sum of the parts that follow.
-        header_bits: the frame: header, checksum, authentication.
-        quantiser_bits: cell width and centroids.
-        level_bits: which tensors have wider cells or no vector.
-        coefficient_bits: coefficients of the prediction, and padding to a whole byte.
-        symbol_bits: entropy-coded symbols, raw bits of large magnitudes included.
-        raw_bits: the vector itself, where it was sent as it is.
-        nmse: ||g - decoded||^2 / ||g||^2; 0 for raw packets and for g = 0. With error feedback, g is what was coded:
-            the vector and what was owed.
-        residual_ratio: ||g - prediction||^2 / ||g||^2; 1 for raw packets and for g = 0.
-        cell_index: of the lattice's cell width; 0 for raw packets.
-        coefficients: of the prediction, `[block, basis]`; blocks are the tensors that are not empty, or the vector.
-    """
-
-    num_bits: int
-    header_bits: int
-    quantiser_bits: int
-    level_bits: int
-    coefficient_bits: int
-    symbol_bits: int
-    raw_bits: int
-    nmse: float
-    residual_ratio: float
-    cell_index: int
-    coefficients: npt.NDArray[np.float64]
 
 
 class _Own(NamedTuple):
@@ -69,18 +39,35 @@ class _Own(NamedTuple):
 
     feedback: FeedbackState
     control: ControlState
+    lead: float  # of lattice Z over E8, where both are open
 
 
-class _Coded(NamedTuple):
-    """A vector in coded form, and what it decodes to."""
+class _Task(NamedTuple):
+    """What is to be quantised.
 
-    data: bytes
-    bits: BodyBits
-    body: Body
-    state: CoderState
-    vector: npt.NDArray[np.float32]
-    nmse: float
-    residual_ratio: float
+    Attributes:
+        values: the vector, divided by `scale`, `[param]`.
+        energy: its squared norm.
+        bound: largest squared error.
+        prediction: of it, `[param]`; `None` where all coefficients are 0.
+        residual_energy: what that leaves.
+        given_up: the part of it in tensors that have no vector.
+        coefficients: of the prediction, `[block, basis]`.
+        search: for the first try.
+        floor: exponent of the metric's floor.
+        scale: of the metric, `[param]`; `None` where it has none.
+    """
+
+    values: npt.NDArray[np.float32]
+    energy: float
+    bound: float
+    prediction: npt.NDArray[np.float32] | None
+    residual_energy: float
+    given_up: float
+    coefficients: npt.NDArray[np.int16]
+    search: Search
+    floor: int
+    scale: npt.NDArray[np.float32] | None
 
 
 @final
@@ -146,7 +133,7 @@ class Encoder(Endpoint):
                     "The vector plus what error feedback owes is beyond float32. Lower the learning rate."
                 )
         can_be_coded = finite and len(values) and self._config.lattice != "raw"
-        coded = self._coded(values, base, step) if can_be_coded else None
+        coded, lead = self._coded(values, base, step) if can_be_coded else (None, self._own.lead)
         data = coded.data if coded else values.astype("<f4", copy=False).tobytes()
         flags = KEY_FRAME * key_frame | (0 if coded else RAW) | (0 if finite else NOT_FINITE)
         with_digest = base.sequence % STATE_DIGEST_EVERY == 0 and not key_frame
@@ -157,7 +144,7 @@ class Encoder(Endpoint):
         decoded = torch.from_numpy(coded.vector if coded else values.copy())
         self._undo = self._state, self._own
         if finite:
-            self._own = self._settled(values, decoded.numpy(), learning_rate, packet, coded)
+            self._own = self._settled(values, decoded.numpy(), learning_rate, packet, coded, lead)
         self._state = self._keeping.advanced(
             base,
             packet,
@@ -169,11 +156,11 @@ class Encoder(Endpoint):
             coded.body.coefficients if coded else None,
         )
         self._reconstruction = decoded
-        self._report = _report(packet, data, coded)
+        self._report = report_of(packet, data, coded, self._lattices[coded.body.lattice if coded else 0])
         return packet
 
     def _fresh(self) -> _Own:
-        return _Own(self._feedback.initial(self._layout.size), ControlState())
+        return _Own(self._feedback.initial(self._layout.size), ControlState(), 0.0)
 
     def _settled(
         self,
@@ -181,16 +168,17 @@ class Encoder(Endpoint):
         decoded: npt.NDArray[np.float32],
         learning_rate: float | None,
         packet: bytes,
-        coded: _Coded | None,
+        coded: Coded | None,
+        lead: float,
     ) -> _Own:
         """What the encoder keeps for itself after a packet."""
         feedback = self._feedback.settled(self._own.feedback, values, decoded, learning_rate)
         control = self._own.control
         if values.any():  # zeros say nothing of how wide cells should be
             outcome = Outcome(8 * len(packet) / len(values), coded.nmse if coded else 0.0)
-            cells = coded.body.quantised.cell_index if coded else None
-            control = after(self._control, control, outcome, cells)
-        return _Own(feedback, control)
+            at = CellsAt(coded.cell_index, coded.energy) if coded else None
+            control = after(self._control, control, outcome, at)
+        return _Own(feedback, control, lead)
 
     def abort(self) -> None:
         """Take the last packet back, exactly: as if `encode` had not been called. Only the last one, and only once.
@@ -233,18 +221,23 @@ class Encoder(Endpoint):
 
     @override
     def state_dict(self) -> dict[str, Tensor]:
-        """The shared state and what is the encoder's alone: error feedback and rate control."""
+        """The shared state and what is the encoder's alone: error feedback, rate control, Z's lead if it is open."""
         feedback = {f"feedback.{name}": value for name, value in self._feedback.to_dict(self._own.feedback).items()}
-        control = torch.tensor(self._own.control, dtype=torch.float64)
-        return super().state_dict() | feedback | {"control": control}
+        own = {"control": torch.tensor(self._own.control, dtype=torch.float64)}
+        if len(self._codings) > 1:
+            own["lead"] = torch.tensor(self._own.lead, dtype=torch.float64)
+        return super().state_dict() | feedback | own
 
     @override
     def load_state_dict(self, saved: dict[str, Tensor]) -> None:
-        shared = {name: value for name, value in saved.items() if name != "control" and "." not in name}
+        own = {"control", "lead"}
+        shared = {name: value for name, value in saved.items() if name not in own and "." not in name}
+        state = self._keeping.from_dict(shared, self._link.identity)
         feedback = {name.removeprefix("feedback."): value for name, value in saved.items() if "." in name}
-        own = _Own(self._feedback.from_dict(feedback, self._layout.size), _control_from(saved.get("control")))
-        super().load_state_dict(shared)
-        self._own = own
+        owed = self._feedback.from_dict(feedback, self._layout.size)
+        lead = _lead_from(saved.get("lead")) if len(self._codings) > 1 else 0.0
+        self._own = _Own(owed, _control_from(saved.get("control")), lead)
+        self._state = state
         self._undo = self._reconstruction = self._report = None
 
     def _values(self, vector: Tensor | npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -258,9 +251,28 @@ class Encoder(Endpoint):
             raise EncodeError(f"The vector must be of floating-point numbers, got {given.dtype}.")
         return given.to("cpu", torch.float32).contiguous().numpy()
 
-    def _coded(self, values: npt.NDArray[np.float32], base: SharedState, step: int) -> _Coded | None:
-        """The coded form, or `None` where float32 is shorter or the bound cannot be kept."""
+    def _coded(self, values: npt.NDArray[np.float32], base: SharedState, step: int) -> tuple[Coded | None, float]:
+        """The coded form, `None` where float32 is shorter or the bound cannot be kept; and Z's lead after it."""
         context = self._context(base)
+        lead, is_open = self._own.lead, len(context.codings) > 1
+        with np.errstate(over="ignore", invalid="ignore"):
+            task = self._task(values, base, step, context)
+            if is_open and is_trial(base.coder.num_updates):
+                attempts = [self._attempt(which, task, context) for which in range(len(context.codings))]
+                z, e8 = (one and Attempt(8 * len(one.data), one.error, one.cell_index) for one in attempts)
+                if z is not None and e8 is not None:
+                    lead = updated(lead, advantage(z, e8))
+                wanted = chosen(lead, base.coder.num_updates)
+                coded = attempts[wanted] or attempts[1 - wanted]
+            else:
+                wanted = chosen(lead, base.coder.num_updates) if is_open else 0
+                coded = self._attempt(wanted, task, context)
+                if coded is None and is_open:
+                    coded = self._attempt(1 - wanted, task, context)
+        return coded if coded is not None and len(coded.data) < 4 * len(values) else None, lead
+
+    def _task(self, values: npt.NDArray[np.float32], base: SharedState, step: int, context: Context) -> _Task:
+        """Everything before the lattice."""
         basis = self._predictor.basis(base, step)
         floor, scale = 0, None
         if context.weighted:
@@ -271,47 +283,48 @@ class Encoder(Endpoint):
         bound = self._config.nmse * whole
         fixed = self._own.control.cell_index >= 0
         start = base.coder.cell_index if base.coder.num_updates else _guess(bound, len(values))
-        start = self._own.control.cell_index if fixed else start
+        start = self._own.control.cells(whole) if fixed else start
         rounding = RoundingKey(self._seed, step) if self._config.rounding == "stochastic" else None
-        levels = np.zeros(context.num_matrices, np.uint8)
-        weights = self._predictor.coefficients(values, basis, self._coding.cost(base.coder, start))
+        weights = self._predictor.coefficients(values, basis, context.coding.cost(base.coder, start))
         prediction = self._prediction(weights, basis)
-        with np.errstate(over="ignore", invalid="ignore"):
-            residual, left = values, whole
-            if prediction is not None:
-                residual = values - prediction
-                left = energy(residual)
-                if not math.isfinite(left):
-                    weights, prediction, residual, left = np.zeros_like(weights), None, values, whole
-            levels = self._levels(values, residual, base, start)
-            coded_residual, given_up = self._without(residual, levels)
-            for share in _SHARES:
-                room = share * (bound - given_up)
-                quantised = self._coding.quantise(
-                    Search(coded_residual, left - given_up, room, start, fixed, levels, base.coder, rounding)
-                )
-                if quantised is None:
-                    return None
-                decoded = self._coding.reconstruct(quantised.points, quantised.offsets, quantised.cell_index, levels)
-                if prediction is not None:
-                    decoded += prediction
-                if fixed and prediction is None and quantised.error is not None and left < _SAFE_ENERGY:
-                    error = quantised.error + given_up
-                else:
-                    error = squared_error(values, decoded)
-                if error <= bound or ((fixed or rounding) and math.isfinite(error)):  # false where float32 overflowed
-                    break
-            else:
+        residual, left = values, whole
+        if prediction is not None:
+            residual = values - prediction
+            left = energy(residual)
+            if not math.isfinite(left):
+                weights, prediction, residual, left = np.zeros_like(weights), None, values, whole
+        levels = self._levels(values, residual, base, start)
+        residual, given_up = self._without(residual, levels)
+        search = Search(residual, left - given_up, bound - given_up, start, fixed, levels, base.coder, rounding)
+        return _Task(values, whole, bound, prediction, left, given_up, weights, search, floor, scale)
+
+    def _attempt(self, which: int, task: _Task, context: Context) -> Coded | None:
+        """The coded form in one lattice, or `None` where the bound cannot be kept."""
+        coding, search = context.codings[which], task.search
+        free = search.fixed or search.rounding is not None  # of the bound
+        for share in _SHARES:
+            quantised = coding.quantise(search._replace(bound=share * search.bound))
+            if quantised is None:
                 return None
-        if scale is not None:
-            decoded *= scale
+            decoded = coding.reconstruct(quantised.points, quantised.offsets, quantised.cell_index, search.levels)
+            if task.prediction is not None:
+                decoded += task.prediction
+            known = quantised.error if search.fixed and task.prediction is None else None
+            if known is not None and task.residual_energy < _SAFE_ENERGY:
+                error = known + task.given_up
+            else:
+                error = squared_error(task.values, decoded)
+            if error <= task.bound or (free and math.isfinite(error)):  # false where float32 overflowed
+                break
+        else:
+            return None
+        if task.scale is not None:
+            decoded *= task.scale
             if not np.isfinite(decoded).all():
                 return None
-        body = Body(levels, weights, quantised, floor)
+        body = Body(search.levels, task.coefficients, quantised, task.floor, which)
         data, bits, state = write_body(body, context)
-        if len(data) >= 4 * len(values):
-            return None
-        return _Coded(data, bits, body, state, decoded, error / (whole or 1.0), left / whole if whole else 1.0)
+        return Coded(data, bits, body, state, decoded, error, task.energy, task.residual_energy)
 
     def _levels(
         self, values: npt.NDArray[np.float32], residual: npt.NDArray[np.float32], base: SharedState, cell_index: int
@@ -328,7 +341,7 @@ class Encoder(Endpoint):
         def price(level: int) -> npt.NDArray[np.float64]:
             if level == NO_VECTOR:
                 return residuals * (ERROR_BITS / cell_width(cell_index) ** 2)
-            cost = self._coding.cost(base.coder, cell_index + level * WIDTHS_PER_OCTAVE, 4.0**level)
+            cost = self._codings[0].cost(base.coder, cell_index + level * WIDTHS_PER_OCTAVE, 4.0**level)
             return np.array(
                 [cost(np.arange(span.start, span.stop), residual[span].astype(np.float64)) for span in spans]
             )
@@ -366,28 +379,18 @@ def _whole(step: SupportsIndex) -> int:
     return number
 
 
-def _report(packet: bytes, data: bytes, coded: _Coded | None) -> EncodeReport:
-    header_bits = 8 * (len(packet) - len(data))
-    if coded is None:
-        empty = np.zeros((0, 0))
-        return EncodeReport(8 * len(packet), header_bits, 0, 0, 0, 0, 8 * len(data), 0.0, 1.0, 0, empty)
-    weights = coded.body.coefficients / coefficients.UNIT
-    return EncodeReport(
-        8 * len(packet),
-        header_bits,
-        *coded.bits,
-        raw_bits=0,
-        nmse=coded.nmse,
-        residual_ratio=coded.residual_ratio,
-        cell_index=coded.body.quantised.cell_index,
-        coefficients=weights,
-    )
-
-
 def _control_from(saved: Tensor | None) -> ControlState:
-    if saved is None or tuple(saved.shape) != (2,) or saved.dtype != torch.float64 or not saved.isfinite().all():
-        raise StateError("`control` of an encoder's state must be two finite float64 numbers.")
-    debt, cell_index = saved.tolist()
+    if saved is None or tuple(saved.shape) != (3,) or saved.dtype != torch.float64 or not saved.isfinite().all():
+        raise StateError("`control` of an encoder's state must be three finite float64 numbers.")
+    debt, cell_index, last = saved.tolist()
+    if last <= 0:
+        raise StateError(f"`control` of an encoder's state has energy {last}, which must be above 0.")
     if not (cell_index == int(cell_index) and -1 <= cell_index < NUM_WIDTHS):
         raise StateError(f"`control` of an encoder's state names cell width {cell_index} of {NUM_WIDTHS}.")
-    return ControlState(debt, int(cell_index))
+    return ControlState(debt, int(cell_index), last)
+
+
+def _lead_from(saved: Tensor | None) -> float:
+    if saved is None or saved.shape != () or saved.dtype != torch.float64 or not saved.isfinite():
+        raise StateError("`lead` of an encoder's state must be a finite float64 number.")
+    return float(saved)

@@ -15,6 +15,7 @@ from .coefficients import combine
 from .config import CodecConfig
 from .errors import ConfigError
 from .lattice import lattice_names
+from .lattice_choice import CHOICES
 from .lattice_coding import LatticeCoding
 from .lattice_points import vector_lattice_names
 from .metric import power
@@ -34,10 +35,19 @@ MAX_SIZE = 2**30  # coordinates of one packet; larger vectors are cut into shard
 MAX_KEY_BYTES = 64  # of blake2b
 
 
-def make_coding(layout: Layout, config: CodecConfig) -> Coding:
-    """The coding that a configuration names."""
-    if config.lattice in vector_lattice_names():
-        return LatticeCoding(layout, config.lattice, config.dead_zone)
+def make_codings(layout: Layout, config: CodecConfig) -> tuple[Coding, ...]:
+    """The codings that packets may be in: one for each lattice that a configuration names or leaves open."""
+    return tuple(_make_coding(layout, config, name) for name in _lattices(config))
+
+
+def _lattices(config: CodecConfig) -> tuple[str, ...]:
+    """That packets may be in, by their numbers in a packet."""
+    return CHOICES if config.lattice == "auto" else (config.lattice,)
+
+
+def _make_coding(layout: Layout, config: CodecConfig, lattice: str) -> Coding:
+    if lattice in vector_lattice_names():
+        return LatticeCoding(layout, lattice, config.dead_zone)
     if config.entropy == "runs":
         return RunCoding(layout, config.dead_zone)
     return ScalarCoding(ENTROPY_CODERS[config.entropy](layout), matrices(layout), config.dead_zone)
@@ -68,7 +78,8 @@ class Endpoint:
         self._config = config
         self._key = key
         self._matrices = matrices(layout)
-        self._coding = make_coding(layout, config)
+        self._lattices = _lattices(config)
+        self._codings = make_codings(layout, config)
         self._predictor = make_predictor(config.predictor, layout, stream)
         self._link = Link(
             lattice_names().index(config.lattice),
@@ -79,9 +90,9 @@ class Endpoint:
         coded = config.lattice != "raw"
         self._keeping = Keeping(
             layout.size,
-            self._coding.num_offsets if coded else 0,
-            self._coding.num_tables if coded else 0,
-            self._coding.keeps_activity and coded,
+            max(coding.num_offsets for coding in self._codings) if coded else 0,
+            max(coding.num_tables for coding in self._codings) if coded else 0,
+            self._codings[0].keeps_activity and coded,
             self._predictor.num_rows if coded else 0,
             config.momentum if coded and self._predictor.uses_momentum else None,
             config.metric_decay if coded and config.metric == "adam" else None,
@@ -133,7 +144,8 @@ class Endpoint:
     def _context(self, base: SharedState) -> Context:
         """What a body is written or read against."""
         weighted = base.moment.numel() > 0 and base.num_updates > 0
-        return Context(self._coding, base.coder, base.offsets, len(self._matrices), weighted)
+        first, *others = self._codings
+        return Context(first, base.coder, base.offsets, len(self._matrices), weighted, tuple(others))
 
     def _lacking(self, base: SharedState) -> float:
         """What the running mean of squares lacks for having begun at zero."""

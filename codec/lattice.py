@@ -29,7 +29,7 @@ _AT_ONCE = 2**16
 
 def lattice_names() -> tuple[str, ...]:
     """Names that `CodecConfig(lattice=...)` takes."""
-    return ("Z", "raw", "D4", "E8")
+    return ("Z", "raw", "D4", "E8", "auto")
 
 
 def cell_width(index: int) -> float:

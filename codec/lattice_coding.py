@@ -108,17 +108,13 @@ class LatticeCoding(Coding[Points]):
         """Of each coordinate, `[vector, dimension]`."""
         if self._dead_zone is not None:
             return np.full((self._num_vectors, self._size), self._dead_zone, np.float32)
-        zones = self._scalar.dead_zone(self._census(search.state), search.cell_index, search.levels)
+        zones = self._scalar.dead_zone(search.state, search.cell_index, search.levels)
         return np.minimum(BIAS_SHARE * self._to_vectors(zones) + np.float32(LEAST_BIAS), np.float32(WIDEST_BIAS))
 
     @override
     def cost(self, state: CoderState, cell_index: int, error_weight: float = 1.0) -> Cost:
         """That of Z with the census for tables: what differs is nearly the same for every prediction."""
-        return self._scalar.cost(self._census(state), cell_index, error_weight)
-
-    def _census(self, state: CoderState) -> CoderState:
-        """The state as `ScaleClasses` has it."""
-        return state._replace(counts=state.counts[:NUM_CLASSES])
+        return self._scalar.cost(state, cell_index, error_weight)
 
     @override
     def reconstruct(

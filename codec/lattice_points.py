@@ -1,4 +1,4 @@
-"""The lattices D4 and E8: nearest points, coarser lattices nested in them, and what points stand for.
+"""The lattices D4 and E8: nearest points, and what points stand for.
 
 D4 is the integer vectors of even sum; E8 is D8 and D8 shifted by (1/2, ..., 1/2). Points are kept *doubled*, as int32,
 so that both are integers: all coordinates even in D4, all even or all odd in E8, their sum a multiple of 4.
@@ -6,6 +6,10 @@ so that both are integers: all coordinates even in D4, all even or all odd in E8
 A point lies in units of the *step*, cell width times `cell_scale`, so that one index of a cell width means cells of the
 same volume a coordinate in Z, D4 and E8. At high rate D4 then saves 0.061 and E8 0.109 bit a coordinate against Z at
 equal error: half the logarithm of the ratio of their normalised second moments, 1/12, 0.0766 and 0.0717.
+
+Nested pairs are those of factor 2, which every lattice has: twice a point is a point. D4 and E8 also contain their
+images under a turn by sqrt 2, (1, 1; 1, -1) on pairs of coordinates. It is left out: it mixes coordinates whose scales
+the coder predicts separately.
 
 References:
     J. H. Conway, N. J. A. Sloane. Fast quantizing and decoding algorithms for lattice quantizers and codes. IEEE
@@ -49,23 +53,6 @@ def cell_scale(name: str) -> float:
 def num_offsets(name: str) -> int:
     """How many offsets `reconstruct` takes: 3 for D4, 6 for E8, whose coordinates may be halves."""
     return 6 if name == "E8" else 3
-
-
-def to_vectors(values: npt.NDArray, name: str) -> npt.NDArray:
-    """Consecutive coordinates as vectors, `[vector, dimension]`, the last one filled up with zeros.
-
-    Args:
-        values: `[param]`.
-        name: of the lattice.
-    """
-    size = dimension(name)
-    missing = -len(values) % size
-    return np.pad(values, (0, missing)).reshape(-1, size) if missing else values.reshape(-1, size)
-
-
-def from_vectors(vectors: npt.NDArray, number: int) -> npt.NDArray:
-    """The first `number` coordinates of vectors, `[param]`; the inverse of `to_vectors`."""
-    return vectors.reshape(-1)[:number]
 
 
 # --- nearest points
@@ -188,66 +175,6 @@ def _side(
     odd = odd.astype(np.bool_)
     cost += odd * (1 - 2 * gain.max(axis=0))
     return _Side(gain, away, cost, odd)
-
-
-# --- nested lattices
-
-
-def turned(points: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """R p with R = (1, 1; 1, -1) on pairs of coordinates: a similarity by sqrt 2, R^2 = 2, that maps D4 and E8 into
-    themselves. What is left out is 3 of 4 points of D4 and 15 of 16 of E8.
-
-    Args:
-        points: `[vector, dimension]`, doubled.
-    """
-    return _turn(points).astype(np.int32)
-
-
-def is_nested(name: str, points: npt.NDArray[np.integer], level: int = 0) -> npt.NDArray[np.bool_]:
-    """Whether each of `points` lies in the lattice turned `level` times, `[vector]`; level 0 is the lattice itself.
-
-    Args:
-        name: of the lattice.
-        points: `[vector, dimension]`, any integers, as doubled coordinates.
-        level: 2 is the lattice of twice the width, 1 the one between.
-    """
-    inside = np.ones(len(points), np.bool_)
-    for _ in range(level):
-        image = _turn(points)  # the inverse of R is R / 2
-        inside &= ~(image & 1).any(axis=1)
-        points = image >> 1
-    odd = points & 1
-    inside &= ~odd.any(axis=1) | (odd.all(axis=1) & (name == "E8"))
-    return inside & (points.sum(axis=1) % 4 == 0)
-
-
-def nearest_nested(
-    name: str, vectors: npt.NDArray[np.floating], level: int, bias: float = 0.0
-) -> npt.NDArray[np.int32]:
-    """The points of the lattice turned `level` times that `nearest` finds, as points of the lattice itself.
-
-    Sums of points of several levels are points of the finest: vectors coded with unlike widths add up exactly.
-
-    Args:
-        name: of the lattice.
-        vectors: `[vector, dimension]`, in steps of the finest lattice.
-        level: the width is that of the finest times 2^(level / 2).
-        bias: in steps of the coarse lattice.
-
-    Returns:
-        `[vector, dimension]`, doubled.
-    """
-    for _ in range(level):
-        vectors = _turn(vectors) / 2
-    points = nearest(name, vectors, bias)
-    for _ in range(level):
-        points = turned(points)
-    return points
-
-
-def _turn(values: npt.NDArray) -> npt.NDArray:
-    left, right = values[:, 0::2], values[:, 1::2]
-    return np.stack([left + right, left - right], axis=2).reshape(values.shape)
 
 
 # --- what points stand for

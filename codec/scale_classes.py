@@ -224,6 +224,8 @@ def log_of_class(which: int) -> int:
 class ScaleClasses(SymbolCoder):
     """One table for each class of expected magnitude.
 
+    A state may have more tables than that: these are the first ones, the others stay as they are.
+
     Args:
         layout: of the coded vector.
     """
@@ -349,7 +351,7 @@ class ScaleClasses(SymbolCoder):
 
     def _model(self, state: CoderState) -> ClassModel:
         if self._last_model is None or self._last_model[0] is not state.counts:
-            self._last_model = state.counts, ClassModel(state.counts)
+            self._last_model = state.counts, ClassModel(state.counts[:NUM_CLASSES])
         return self._last_model[1]
 
     def _activity_logs(self, state: CoderState, cell_index: int) -> npt.NDArray[np.int32]:
@@ -378,5 +380,7 @@ class ScaleClasses(SymbolCoder):
                 if level == NO_VECTOR
                 else activities.updated(own, symbols[part.span], state.num_updates, cell_index, int(level))
             )
-        counts = state.counts - (state.counts >> DECAY_SHIFT) + COUNT_UNIT * seen
+        own = state.counts[:NUM_CLASSES]
+        own = own - (own >> DECAY_SHIFT) + COUNT_UNIT * seen
+        counts = np.concatenate([own, state.counts[NUM_CLASSES:]])
         return CoderState(counts, activity, state.num_updates + 1, cell_index)

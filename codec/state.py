@@ -35,7 +35,7 @@ class SharedState(NamedTuple):
             where the predictor does not need it.
         moment: running mean of their squares, `[param]`, float32; `[0]` where the metric does not need it.
         coder: the entropy coder's part, integers.
-        offsets: centroids of the last coded packet, int8 `[offset]`.
+        offsets: centroids of the last coded packet, int8 `[offset]`; where it had fewer, the last ones from before.
         last_step: the last decoded step, -1 before any.
         sequence: the number of the packet that is due.
         chain: digest of all packets since the last key frame and of the counts they left, 16 bytes.
@@ -80,7 +80,7 @@ class Keeping(NamedTuple):
 
     Attributes:
         size: coordinates.
-        num_offsets: centroids of a packet.
+        num_offsets: centroids of a packet, at most.
         num_tables: of the entropy coder.
         keeps_activity: whether it keeps an activity for each coordinate.
         num_rows: decoded vectors to keep.
@@ -144,6 +144,7 @@ class Keeping(NamedTuple):
             if self.moment is not None:
                 moment = torch.from_numpy(updated_moment(moment.numpy(), vector.numpy(), self.moment))
         coder = state.coder if coder is None else coder
+        offsets = state.offsets if offsets is None else np.concatenate([offsets, state.offsets[len(offsets) :]])
         digest = hashlib.blake2b(state.chain, digest_size=16)
         digest.update(packet)
         digest.update(coder.counts.astype("<i8", copy=False).data)
@@ -154,7 +155,7 @@ class Keeping(NamedTuple):
             momentum,
             moment,
             coder,
-            state.offsets if offsets is None else offsets,
+            offsets,
             step,
             (sequence + 1) % 2**32,
             digest.digest(),

@@ -25,6 +25,7 @@ TOTAL = 2**22
 MAGNITUDES = [abs(symbol - 14) for symbol in range(29)] + [min(14 + 3 * 2**b // 2, 4096) for b in range(31)]
 LAGS = {"previous": 1, "ef21": 1, "fitted": 1, "adaptive_momentum": 1}
 LAGS |= {"second_last": 2, "third_last": 3, "fourth_last": 4}  # how far back a predictor's row is
+HALVES = [1, 1, 1, 1, 2, 2, 4, 6, 9, 14, 21, 30, 41, 55, 70, 84, 96, 106, 113, 118, 122, 124, 125, 126, *[127] * 10]
 PASS_OF_SLOT = [0, 1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
 
 
@@ -263,6 +264,9 @@ class Runs(TensorTables):
         return found
 
 
+Lines = tuple[list[list[int]], list[list[int]]]  # e and g of each row, and of each column
+
+
 class ScaleClasses:
     """Symbols by scale classes."""
 
@@ -285,40 +289,58 @@ class ScaleClasses:
         self.num_rows, self.num_columns = first_row, first_column
 
     def decode(self, stack: Stack, cell_index: int, levels: Sequence[int]) -> list[int]:
-        tables = [
-            table_of([1024 * count + prior for count, prior in zip(counts, priors, strict=True)])
-            for counts, priors in zip(self.counts, self.priors, strict=True)
-        ]
-        means = [sum(f * m for f, m in zip(table, MAGNITUDES, strict=True)) // 4096 for table in tables]
+        tables = self._tables()
         starts = [cumulative(table) for table in tables]
-        if self.num_coded:
-            self._rescale(cell_index)
-            logs = self._expected(cell_index, levels)
-        else:
-            classes = [stack.decode(uniform(NUM_CLASSES)) for _ in self.matrices]
-            logs = [8 * classes[which] - 156 for which, _, _ in self.lines]
+        means = self._means(tables)
+        logs = self._logs(stack, cell_index, levels)
         symbols = [14] * len(logs)
         seen = [[0] * NUM_SYMBOLS for _ in range(NUM_CLASSES)]
-        rows = [[0, 0] for _ in range(self.num_rows)]  # e and g
-        columns = [[0, 0] for _ in range(self.num_columns)]
+        lines = self._no_lines()
         for number in range(5):
-            of_rows, of_columns = self._corrections(rows, columns)
             members = [place for place in self._pass(number) if levels[self.lines[place][0]] != 3]
-            class_of = {}
-            for place in members:
-                _, row, column = self.lines[place]
-                class_of[place] = clipped(logs[place] + of_rows[row] + of_columns[column])
+            class_of = self._classes(members, logs, lines)
             for place in sorted(members, key=class_of.__getitem__):
                 which = class_of[place]
                 symbols[place] = stack.decode(starts[which])
                 seen[which][symbols[place]] += 1
-            for place in members:
-                _, row, column = self.lines[place]
-                for line in (rows[row], columns[column]):
-                    line[0] += means[clipped(logs[place])]
-                    line[1] += 1024 * MAGNITUDES[symbols[place]]
-        self._update(symbols, seen, cell_index, levels)
+            self._see(members, logs, means, {place: 1024 * MAGNITUDES[symbols[place]] for place in members}, lines)
+        cells = [MAGNITUDES[symbol] for symbol in symbols]
+        self._update(cells, [[16 * new for new in row] for row in seen], cell_index, levels)
         return symbols
+
+    def _tables(self) -> list[list[int]]:
+        return [
+            table_of([1024 * count + prior for count, prior in zip(counts, priors, strict=True)])
+            for counts, priors in zip(self.counts[:NUM_CLASSES], self.priors, strict=True)
+        ]
+
+    def _means(self, tables: list[list[int]]) -> list[int]:
+        return [sum(f * m for f, m in zip(table, MAGNITUDES, strict=True)) // 4096 for table in tables]
+
+    def _logs(self, stack: Stack, cell_index: int, levels: Sequence[int]) -> list[int]:
+        if self.num_coded:
+            self._rescale(cell_index)
+            return self._expected(cell_index, levels)
+        classes = [stack.decode(uniform(NUM_CLASSES)) for _ in self.matrices]
+        return [8 * classes[which] - 156 for which, _, _ in self.lines]
+
+    def _no_lines(self) -> Lines:
+        return [[0, 0] for _ in range(self.num_rows)], [[0, 0] for _ in range(self.num_columns)]
+
+    def _classes(self, members: list[int], logs: list[int], lines: Lines) -> dict[int, int]:
+        of_rows, of_columns = self._corrections(*lines)
+        found = {}
+        for place in members:
+            _, row, column = self.lines[place]
+            found[place] = clipped(logs[place] + of_rows[row] + of_columns[column])
+        return found
+
+    def _see(self, members: list[int], logs: list[int], means: list[int], shown: dict[int, int], lines: Lines) -> None:
+        for place in members:
+            _, row, column = self.lines[place]
+            for line in (lines[0][row], lines[1][column]):
+                line[0] += means[clipped(logs[place])]
+                line[1] += shown[place]
 
     def _pass(self, number: int) -> list[int]:
         found = []
@@ -371,17 +393,184 @@ class ScaleClasses:
         ]
         return of_rows, [of_line(line, ratios[matrix_of_column[column]]) for column, line in enumerate(columns)]
 
-    def _update(self, symbols: list[int], seen: list[list[int]], cell_index: int, levels: Sequence[int]) -> None:
+    def _update(
+        self, magnitudes: Sequence[float], seen: list[list[int]], cell_index: int, levels: Sequence[int]
+    ) -> None:
         slowness = min(int(math.log2(self.num_coded + 1)), 4)
         for place, (which, _, _) in enumerate(self.lines):
             if levels[which] != 3:
-                cells = MAGNITUDES[symbols[place]] * 2 ** levels[which]
-                shown = min(cells * 32 * (128 + cell_index % 128), 2**26)
+                cells = magnitudes[place] * 2 ** levels[which]
+                shown = int(min(cells * 32 * (128 + cell_index % 128), 2**26))
                 self.activity[place] += (shown - self.activity[place]) >> slowness
-        for counts, occurrences in zip(self.counts, seen, strict=True):
-            counts[:] = [old - (old >> 3) + 16 * new for old, new in zip(counts, occurrences, strict=True)]
+        for counts, occurrences in zip(self.counts, seen, strict=False):  # those of contexts stay after a packet in Z
+            counts[:] = [old - (old >> 3) + new for old, new in zip(counts, occurrences, strict=True)]
         self.num_coded += 1
         self.last_cell = cell_index
+
+
+class LatticePoints(ScaleClasses):
+    """Points of D4 and E8, doubled; also symbols by scale classes with the same state.
+
+    Args:
+        matrices: of the layout.
+        size: coordinates.
+        dimension: 4 or 8.
+    """
+
+    def __init__(self, matrices: Sequence[Matrix], size: int, dimension: int) -> None:
+        super().__init__(matrices, size)
+        self.dimension = dimension
+        self.num_contexts = 31 if dimension == 8 else 15
+        self.counts += [[0] * NUM_SYMBOLS for _ in range(NUM_CLASSES * self.num_contexts)]
+        self.num_escapes = 0
+
+    def decode_points(self, stack: Stack, cell_index: int, levels: Sequence[int]) -> list[int]:
+        tables = self._tables()
+        means = self._means(tables)
+        self.context_starts: dict[int, list[int]] = {}
+        self.seen = [[0] * NUM_SYMBOLS for _ in self.counts]
+        self.num_escapes = 0
+        logs = self._logs(stack, cell_index, levels)
+        points = [0] * len(logs)
+        lines = self._no_lines()
+        for number in range(5):
+            vectors = [
+                [place if place in part.places else None for place in range(first, first + self.dimension)]
+                for which, part in enumerate(self.matrices)
+                for first in part.places[:: self.dimension]
+                if levels[which] != 3 and self._is_in_pass(part, first, number)
+            ]
+            members = [place for vector in vectors for place in vector if place is not None]
+            class_of = self._classes(members, logs, lines)
+            for vector, found in zip(vectors, self._vectors(stack, vectors, class_of, tables, means), strict=True):
+                for place, doubled in zip(vector, found, strict=True):
+                    if place is not None:
+                        points[place] = doubled
+                        for integer in (doubled // 2, (doubled + 1) // 2):
+                            self.seen[class_of[place]][symbol_of(integer)] += 8
+            shown = {place: 512 * min(abs(points[place]), 8192) for place in members}
+            self._see(members, logs, means, shown, lines)
+        self._update([min(abs(doubled) / 2, 4096) for doubled in points], self.seen, cell_index, levels)
+        return points
+
+    def _is_in_pass(self, part: Matrix, first: int, number: int) -> bool:
+        row, column = divmod(first - part.start, part.num_columns)
+        slot = (3242174889 * row + 2447445414 * (column // self.dimension)) % 2**32 // 2**28
+        return PASS_OF_SLOT[slot] == number
+
+    def _vectors(
+        self,
+        stack: Stack,
+        vectors: list[list[int | None]],
+        class_of: dict[int, int],
+        tables: list[list[int]],
+        means: list[int],
+    ) -> list[list[int]]:
+        """Doubled coordinates of a pass's vectors."""
+        cosets = [0] * len(vectors)
+        if self.dimension == 8:
+            which = []
+            for vector in vectors:
+                own = [class_of[place] for place in vector if place is not None]
+                which.append((sum(own) // len(own), 30))
+            cosets = self._values(stack, which, tables)
+            if not set(cosets) <= {0, 1}:
+                raise Refused("a coset that is neither 0 nor 1")
+        walks = [
+            Walk([0 if place is None else class_of[place] for place in vector], means, coset)
+            for vector, coset in zip(vectors, cosets, strict=True)
+        ]
+        for place in range(self.dimension):
+            left = self.dimension - 1 - place
+            values = self._values(stack, [walk.context(place, left) for walk in walks], tables)
+            for walk, value in zip(walks, values, strict=True):
+                walk.take(place, left, value)
+        return [[2 * digit + walk.coset for digit in walk.digits] for walk in walks]
+
+    def _values(self, stack: Stack, which: list[tuple[int, int]], tables: list[list[int]]) -> list[int]:
+        """One value for each class and context."""
+        values = [0] * len(which)
+        for place in sorted(range(len(which)), key=which.__getitem__):
+            table = NUM_CLASSES + which[place][0] * self.num_contexts + which[place][1]
+            if table not in self.context_starts:
+                weights = weights_of(tables[which[place][0]], *which[place])
+                pairs = zip(self.counts[table], weights, strict=True)
+                self.context_starts[table] = cumulative(table_of([4096 * n + u for n, u in pairs]))
+            values[place] = stack.decode(self.context_starts[table])
+            self.seen[table][values[place]] += 16
+        for place, symbol in enumerate(values):
+            bits = [stack.decode(uniform(2)) for _ in range(max(symbol - 28, 0))]
+            values[place] = symbol - 14
+            if bits:
+                self.num_escapes += 1
+                magnitude = 1
+                for bit in bits[1:]:
+                    magnitude = 2 * magnitude + bit
+                values[place] = -14 - magnitude if bits[0] else 14 + magnitude
+        return values
+
+
+class Walk:
+    """What a vector has shown, place by place."""
+
+    def __init__(self, classes: list[int], means: list[int], coset: int) -> None:
+        self.classes, self.coset = classes, coset
+        self.means = [max(means[which], 512 * coset) for which in classes]
+        self.parity = self.total = self.lean = 0
+        self.shown = self.expected = 1024 + sum(self.means) // len(classes)
+        self.digits: list[int] = []
+
+    def context(self, place: int, left: int) -> tuple[int, int]:
+        """Class and context of the next value."""
+        self.turned = self.lean < 0
+        self.odd = self.parity ^ (self.coset if self.turned else 0)
+        which = self.classes[place] + (lg(self.shown) - lg(self.expected) + 4) // 8
+        context = 15 * self.coset + self.total
+        if left < 2:
+            context += 3 * self.odd + (3 if left else 9)
+        return min(max(which, 0), NUM_CLASSES - 1), context
+
+    def take(self, place: int, left: int, value: int) -> None:
+        z = value if left else 2 * value + self.odd
+        digit = -z - self.coset if self.turned else z
+        if abs(digit) > 2**30 - 1:
+            raise Refused("a digit that is too large")
+        self.digits.append(digit)
+        doubled = 2 * digit + self.coset
+        self.total = min(self.total + abs(doubled) // 2, 2)
+        self.parity ^= digit % 2
+        self.lean = self.lean // 2 + 4 * min(max(doubled, -8), 8)
+        self.expected += self.means[place]
+        self.shown += 1024 * min(abs(doubled) // 2, 4096) + 512 * self.coset
+
+
+def weights_of(census: Sequence[int], which: int, context: int) -> list[int]:
+    """What the census of a class says of one of its contexts."""
+    if context == 30:
+        return [0] * 14 + [(256 - HALVES[which]) * 2**14, HALVES[which] * 2**14] + [0] * 44
+    coset, x = divmod(context, 15)
+    g = list(census)
+    if coset:
+        g[:28] = [census[symbol] + census[symbol + 1] for symbol in range(28)]
+    numbers, escapes = range(-14, 15), range(29, NUM_SYMBOLS)
+    if x < 3:
+        return g
+    odd = (x // 3 - 1) % 2
+    if x < 9:
+        halved = sum(g[29:]) // 2
+        masses = [halved + sum(g[v + 14] for v in numbers if v % 2 == parity) for parity in (0, 1)]
+        return [g[v + 14] * masses[(v + odd) % 2] // 2**22 for v in numbers] + [g[symbol] // 2 for symbol in escapes]
+    found = []
+    for v in numbers:
+        z = abs(2 * v + odd)
+        bucket = (z - 14).bit_length() - 1
+        found.append(g[2 * v + odd + 14] if z <= 14 else g[29 + bucket] >> bucket + 1)
+    return found + [g[symbol + 1] // 2 for symbol in escapes[:-1]] + [0]
+
+
+def symbol_of(value: int) -> int:
+    """The symbol that stands for a value, alone or with escape bits."""
+    return value + 14 if abs(value) <= 14 else 28 + (abs(value) - 14).bit_length()
 
 
 def clipped(log: int) -> int:
@@ -393,7 +582,7 @@ CODERS = {"tensor_tables": TensorTables, "scale_classes": ScaleClasses, "runs": 
 
 
 class ReferenceDecoder:
-    """Decodes one link's packets, for the lattices Z and raw and every predictor that is not a forecaster.
+    """Decodes one link's packets, for every lattice and every predictor that is not a forecaster.
 
     Args:
         shapes: of the layout's tensors.
@@ -407,6 +596,7 @@ class ReferenceDecoder:
     Attributes:
         levels: of the last coded packet.
         num_escapes: in the last coded packet.
+        lattices: of the coded packets: "Z", "D4" or "E8".
     """
 
     def __init__(
@@ -436,17 +626,20 @@ class ReferenceDecoder:
         self.sequence = 0
         self.levels: list[int] = []
         self.num_escapes = 0
+        self.lattices: list[str] = []
         self._restart()
 
     def _restart(self) -> None:
         self.coder = CODERS[self.entropy](self.matrices, self.size)
+        if self.identity[0] in (2, 3, 4):
+            self.coder = LatticePoints(self.matrices, self.size, 4 if self.identity[0] == 2 else 8)
         self.rows: list[list[float]] = []
         self.memory = [0.0] * self.size
         self.squares = [0.0] * self.size
         self.num_entered = 0
         self.chain = self.first_chain
         self.cell_index = 19200
-        self.offsets = [0, 0, 0]
+        self.offsets = [0] * 6
         self.coefficients: list[list[int]] = []
 
     def decode(self, packet: bytes) -> list[float]:
@@ -525,8 +718,12 @@ class ReferenceDecoder:
 
     def _coded(self, body: bytes) -> list[float]:
         bits = Bits(body)
+        lattice = {2: "D4", 3: "E8"}.get(self.identity[0], "Z")
+        if self.identity[0] == 4 and bits.read(1):
+            lattice = "E8"
         cell_index = self.cell_index + bits.number(5)
-        offsets = [before + bits.number(2) for before in self.offsets]
+        told = 6 if lattice == "E8" else 3
+        offsets = [before + bits.number(2) for before in self.offsets[:told]] + self.offsets[told:]
         if not 0 <= cell_index < 38400 or not all(-128 <= offset <= 127 for offset in offsets):
             raise Refused("the quantiser is out of range")
         weights = None
@@ -549,9 +746,14 @@ class ReferenceDecoder:
                 if not 1 <= abs(coefficients[place]) <= 32767:
                     raise Refused("a coefficient is out of range")
         stack = Stack(bits.rest())
-        symbols = self.coder.decode(stack, cell_index, levels)
-        values = self._integers(symbols, stack)
+        if lattice == "Z":
+            values = [2 * value for value in self._integers(self.coder.decode(stack, cell_index, levels), stack)]
+        else:
+            assert isinstance(self.coder, LatticePoints)
+            values = self.coder.decode_points(stack, cell_index, levels)
+            self.num_escapes = self.coder.num_escapes
         stack.finish()
+        self.lattices.append(lattice)
 
         self.coefficients = [
             coefficients[start : start + len(basis)] for start in range(0, len(coefficients), max(len(basis), 1))
@@ -563,11 +765,12 @@ class ReferenceDecoder:
                 [[float32(value / weight) for value, weight in zip(column, weights, strict=True)] for column in basis]
             )
         self.cell_index, self.offsets, self.levels = cell_index, offsets, levels
-        width = math.ldexp(128 + cell_index % 128, cell_index // 128 - 167)
+        width = math.ldexp(128 + cell_index % 128, cell_index // 128 - 167) * (215 / 256 if lattice == "D4" else 1)
         for part, level in zip(self.matrices, levels, strict=True):
             for place in part.places:
-                magnitude, sign = abs(values[place]), (values[place] > 0) - (values[place] < 0)
-                residual = float32(sign * (magnitude + [0, *offsets][min(magnitude, 3)] / 128) * width)
+                doubled, sign = abs(values[place]), (values[place] > 0) - (values[place] < 0)
+                centroid = offsets[min(doubled // 2 + 3, 5)] if doubled % 2 else [0, *offsets][min(doubled // 2, 3)]
+                residual = float32(sign * (doubled / 2 + centroid / 128) * width)
                 decoded[place] = float32(decoded[place] + float32(residual * 2**level))
         if weights:
             decoded = [float32(value * weight) for value, weight in zip(decoded, weights, strict=True)]

@@ -74,8 +74,9 @@ def same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What an encoder's state has in common with a decoder's: not its error feedback and rate control."""
-    return {name: value for name, value in state.items() if name != "control" and not name.startswith("feedback.")}
+    """What an encoder's state has in common with a decoder's: not its error feedback, rate control and trials."""
+    own = ("control", "lead")
+    return {name: value for name, value in state.items() if name not in own and not name.startswith("feedback.")}
 
 
 def relative_error(vector: Tensor, decoded: Tensor) -> float:
@@ -471,9 +472,9 @@ def test_damaged_states_are_refused():
     wrong = {
         "another codec": Codec(MIXED, CodecConfig(nmse=0.2)).encoder().state_dict(),
         "must have the tensors": {name: value for name, value in good.items() if name != "chain"},
-        "`control` of an encoder's state must be two": good | {"control": torch.zeros(2)},
-        "names cell width 38400": good | {"control": torch.tensor([0.0, 38400.0], dtype=torch.float64)},
-        "names cell width 0.5": good | {"control": torch.tensor([0.0, 0.5], dtype=torch.float64)},
+        "`control` of an encoder's state must be three": good | {"control": torch.zeros(2)},
+        "names cell width 38400": good | {"control": torch.tensor([0.0, 38400.0, 1.0], dtype=torch.float64)},
+        "names cell width 0.5": good | {"control": torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)},
         "`residual` of error feedback must be": good | {"feedback.residual": torch.zeros(3)},
         "`rows` of a codec's state must be": good | {"rows": torch.zeros(1, 3)},
         "`counts` of a codec's state must be": good | {"counts": good["counts"].float()},

@@ -11,23 +11,15 @@ from deadreckon.codec.lattice import Quantiser, cell_index, cell_width
 from deadreckon.codec.lattice_points import (
     LARGEST_COORDINATE,
     cell_scale,
-    dimension,
     fit_offsets,
-    from_vectors,
-    is_nested,
     nearest,
-    nearest_nested,
     num_offsets,
     reconstruct,
-    to_vectors,
-    turned,
     vector_lattice_names,
 )
 
 NAMES = vector_lattice_names()
 SIZE = {"D4": 4, "E8": 8}
-# Of all points, how many classes a lattice turned once and twice leaves.
-NUM_CLASSES = {("D4", 1): 4, ("D4", 2): 16, ("E8", 1): 16, ("E8", 2): 256}
 EIGHTHS = st.integers(-48, 48).map(lambda number: number / 8)  # many ties, all sums exact
 
 
@@ -35,18 +27,6 @@ def random_points(name, number, spread, seed=0):
     """Points of a lattice, of both cosets."""
     generator = np.random.default_rng(seed)
     return nearest(name, generator.normal(scale=spread, size=(number, SIZE[name])))
-
-
-def reader(streams):
-    """What gives back streams in their order, and fails if another table or length is asked for."""
-    left = iter(streams)
-
-    def read(table, number):
-        stream = next(left)
-        assert (stream.table, len(stream.values)) == (table, number)
-        return stream.values
-
-    return read
 
 
 # --- nearest points
@@ -171,59 +151,6 @@ def test_the_error_is_the_second_moment_of_the_cell(name, moment):
     np.testing.assert_allclose(np.square(error).mean() / width**2, moment, rtol=0.01)
 
 
-# --- nested lattices
-
-
-@pytest.mark.parametrize(("name", "level"), NUM_CLASSES)
-def test_coarse_lattices_are_nested_with_their_index(name, level):
-    """Every turned point is a point, and the points fall into 4, 16 (D4) or 16, 256 (E8) classes modulo those."""
-    points = random_points(name, 6000, 4.0)
-    coarse = points
-    for _ in range(level):
-        coarse = turned(coarse)
-    assert is_nested(name, points).all()
-    assert is_nested(name, coarse).all()
-    assert is_nested(name, coarse, level).all()
-    left, num_classes = points, 0
-    while len(left):
-        left = left[~is_nested(name, left - left[0], level)]
-        num_classes += 1
-    assert num_classes == NUM_CLASSES[name, level]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_turning_twice_doubles(name):
-    """R is a similarity by sqrt 2: lengths grow by it, and R R p = 2 p."""
-    points = random_points(name, 100, 3.0)
-    np.testing.assert_array_equal(turned(turned(points)), 2 * points)
-    np.testing.assert_array_equal(np.square(turned(points)).sum(axis=1), 2 * np.square(points).sum(axis=1))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_no_point_is_not_nested(name):
-    """A single one, halves of odd sum, mixed cosets and, in D4, halves of even sum are not in the lattice."""
-    one = np.zeros(SIZE[name], np.int32)
-    one[0] = 2
-    mixed = np.ones(SIZE[name], np.int32)
-    mixed[1:3] = 0, 2
-    odd = np.ones(SIZE[name], np.int32)
-    odd[0] = -1
-    halves = np.ones(SIZE[name], np.int32)
-    found = is_nested(name, np.stack([one, mixed, odd, halves, 0 * one]))
-    assert found.tolist() == [False, False, False, name == "E8", True]
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("level", [0, 1, 2, 3])
-def test_nearest_nested_points_are_coarse_and_near(name, level):
-    """Level l gives points of the lattice turned l times, with 2^l times the error of the finest, to 2 %."""
-    vectors = np.random.default_rng(7).uniform(0, 16, (20_000, SIZE[name]))
-    points = nearest_nested(name, vectors, level)
-    assert is_nested(name, points, level).all()
-    fine = cost(vectors, nearest(name, vectors), 0.0).mean()
-    np.testing.assert_allclose(cost(vectors, points, 0.0).mean(), fine * 2**level, rtol=0.02)
-
-
 # --- what points stand for
 
 
@@ -269,13 +196,3 @@ def test_values_beyond_float32_become_infinite():
     """What float32 cannot hold is infinite, for the caller to refuse, and no warning."""
     points = np.full((1, 4), 2**20, np.int32)
     assert np.isinf(reconstruct("D4", points, np.zeros(3, np.int8), cell_index(2.0**120))).all()
-
-
-@given(st.sampled_from(NAMES), st.integers(0, 40))
-def test_vectors_round_trip(name, number):
-    """Consecutive coordinates become vectors, filled up with zeros, and come back."""
-    values = np.arange(1, number + 1, dtype=np.float32)
-    vectors = to_vectors(values, name)
-    assert vectors.shape == (-(-number // SIZE[name]), dimension(name))
-    assert np.count_nonzero(vectors) == number
-    np.testing.assert_array_equal(from_vectors(vectors, number), values)

@@ -18,7 +18,7 @@ from deadreckon.codec import Codec, CodecConfig, CodecError, Decoder, OutOfStepE
 from deadreckon.codec.bits import BitReader, BitWriter
 from deadreckon.codec.config import ENTROPY_NAMES
 from deadreckon.codec.lattice import WIDTHS_PER_OCTAVE
-from deadreckon.codec.modes import Annulus, Scalar
+from deadreckon.codec.modes import Annulus, RateDistortion, Scalar
 from deadreckon.codec.packet import FORMAT_VERSION, STATE_DIGEST_EVERY, fingerprint
 from deadreckon.codec.varint import write_varint
 from deadreckon.forecast import Layout
@@ -536,9 +536,34 @@ GOLDEN_LINKS: dict[str, tuple[CodecConfig, bytes | None]] = {
     "adaptive_momentum": (CodecConfig("adaptive_momentum", nmse=0.05, entropy="tensor_tables"), None),
     "ef21": (CodecConfig("ef21", nmse=0.05, entropy="runs"), None),
     "combination": (CodecConfig(("second_last", "previous", "momentum"), nmse=0.05), None),
+    "D4": (CodecConfig(nmse=0.05, lattice="D4"), None),
+    "D4, annulus": (CodecConfig("momentum_projected", nmse=0.05, lattice="D4", modes=Annulus(level=2)), None),
+    "D4, adam's metric, annulus": (
+        CodecConfig("momentum_projected", lattice="D4", metric="adam", modes=Annulus()),
+        None,
+    ),
+    "D4, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="D4"), None),
+    "E8": (CodecConfig(nmse=0.05, lattice="E8"), None),
+    "E8, adam's metric, annulus": (
+        CodecConfig("momentum_projected", lattice="E8", metric="adam", modes=Annulus()),
+        None,
+    ),
+    "E8, rate_distortion": (CodecConfig("none", nmse=0.3, lattice="E8", metric="adam", modes=RateDistortion()), None),
+    "E8, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="E8"), None),
+    "auto": (CodecConfig(nmse=0.5, lattice="auto"), None),
+    "auto, adam's metric": (CodecConfig("previous", nmse=0.3, lattice="auto", metric="adam"), b"golden"),
+    "auto, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="auto"), None),
     "linear": (CodecConfig("linear", nmse=0.05, entropy="tensor_tables"), None),
 }
 GOLDEN_KEY_FRAME = 3
+LEVELS = {
+    "momentum_projected, annulus": {0, 2},
+    "momentum_projected, scalar": {0, 3},
+    "D4, annulus": {0, 2},
+    "D4, adam's metric, annulus": {0, 1},
+    "E8, adam's metric, annulus": {0, 1},
+    "E8, rate_distortion": {0, 1, 3},
+}  # of matrices, where some are not 0
 
 
 def golden_packets(name: str) -> list[bytes]:
@@ -606,8 +631,11 @@ def test_the_reference_decodes_the_golden_packets(name):
         num_escapes += reference.num_escapes
     if "escapes" in name:
         assert num_escapes > 50
-    expected = {"momentum_projected, annulus": {0, 2}, "momentum_projected, scalar": {0, 3}}
-    assert levels == expected.get(name, {0} if name != "raw" else set())
+    assert levels == LEVELS.get(name, {0} if name != "raw" else set())
+    if config.lattice == "auto" and "escapes" not in name:
+        assert set(reference.lattices) == {"Z", "E8"}
+    if config.lattice in ("D4", "E8"):
+        assert set(reference.lattices) == {config.lattice}
 
 
 @pytest.mark.parametrize(
@@ -617,8 +645,11 @@ def test_the_reference_decodes_the_golden_packets(name):
         CodecConfig("adaptive_momentum", nmse=0.01),
         CodecConfig("momentum", nmse=1e-4, entropy="tensor_tables"),
         CodecConfig("adaptive_momentum", entropy="runs", metric="adam"),
+        CodecConfig("previous", lattice="D4", modes=Annulus(), metric="adam"),
+        CodecConfig("fitted", lattice="E8", nmse=0.01, hold="mean_error"),
+        CodecConfig("fitted", lattice="auto", nmse=0.5),
     ],
-    ids=lambda config: f"{config.predictor}-{config.entropy}",
+    ids=lambda config: f"{config.predictor}-{config.entropy}-{config.lattice}",
 )
 def test_the_reference_decodes_real_gradients(config):
     """The same for gradients of a small net, with a NaN and a zero vector, a wider step and a second key frame."""
@@ -632,13 +663,29 @@ def test_the_reference_decodes_real_gradients(config):
         assert same_bits(reference.decode(packet), encoder.reconstruction)
 
 
+@pytest.mark.parametrize("metric", ["plain", "adam"])
+def test_the_reference_follows_from_lattice_to_lattice(monkeypatch, metric):
+    """Packets in Z and in E8 by turns, with a raw one between, decode to equal bits from the state they share."""
+    monkeypatch.setattr("deadreckon.codec.encoder.chosen", lambda lead, number: (1, 0, 0, 1, 0, 1, 1)[number % 7])
+    layout = layout_from({"w": (9, 13), "b": (9,), "s": ()})
+    codec = Codec(layout, CodecConfig(lattice="auto", nmse=0.1, metric=metric))
+    encoder, reference = codec.encoder(), reference_of(codec)
+    for step, row in enumerate(ar1_stream(layout, 16)):
+        packet = encoder.encode(row / 0 if step == 5 else row * 2.0 ** (step % 3), step)
+        assert same_bits(reference.decode(packet), encoder.reconstruction)
+    assert "".join(name[0] for name in reference.lattices) == "EZZEZEEEZZEZEEE"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("entropy", ENTROPY_NAMES)
-def test_the_reference_follows_a_long_link(entropy):
+@pytest.mark.parametrize(
+    ("entropy", "lattice"),
+    [*((name, "Z") for name in ENTROPY_NAMES), *(("scale_classes", name) for name in ("D4", "E8", "auto"))],
+)
+def test_the_reference_follows_a_long_link(entropy, lattice):
     """Over 150 packets of changing scale, two of them with a state digest, both decoders hold equal bits."""
     layout = layout_from({"w": (20, 15), "b": (20,), "s": ()})
     metric = "adam" if entropy == "runs" else "plain"
-    codec = Codec(layout, CodecConfig(entropy=entropy, nmse=0.05, metric=metric))
+    codec = Codec(layout, CodecConfig(entropy=entropy, nmse=0.05, metric=metric, lattice=lattice))
     encoder, reference = codec.encoder(), reference_of(codec)
     for step, row in enumerate(ar1_stream(layout, 150)):
         packet = encoder.encode(row * 10.0 ** (step % 7 - 3), step)
