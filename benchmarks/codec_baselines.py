@@ -24,23 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from codec_rate import (
-    CONTESTANTS,
-    KINDS,
-    Contestant,
-    Link,
-    Receiver,
-    Sender,
-    contestant_named,
-    geometric_mean,
-    parser_with_streams,
-    provenance,
-    replay,
-    report,
-    spread,
-    steps_of,
-    write,
-)
+from codec_rate import CONTESTANTS, DEFAULT_KINDS, contestant_named
+from codec_replay import Contestant, Link, Receiver, Sender, replay, spread, steps_of
+from codec_tables import geometric_mean, parser_with_streams, provenance, report, write
 from record_streams import RecordedWindow, recorded_windows
 
 from deadreckon.codec import Codec, CodecConfig
@@ -286,7 +272,9 @@ def table_text(rows: Sequence[Row]) -> Iterator[str]:
 def main() -> None:
     parser = parser_with_streams("Bits of our codec and of compressors from the literature, at equal error.")
     parser.add_argument("--ours", default="fitted", choices=tuple(CONTESTANTS), help="our contestant of `alone`")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="kinds of stream of `alone`")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=DEFAULT_KINDS, default=DEFAULT_KINDS, help="kinds of stream of `alone`"
+    )
     parser.add_argument("--parts", nargs="+", choices=("alone", "mean"), default=("alone", "mean"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -5,27 +5,35 @@ first three are left out. The decoder is another object that never saw the vecto
 torch allocate during one call beyond what was held before it (tracemalloc sees numpy; torch is not used on this way),
 in float32 vectors; the result itself is one of them.
 
-Run: `python benchmarks/codec_speed.py`
+Then one more packet of each is profiled: where the time goes, by function, in its own time without what it calls.
+
+Run: `python benchmarks/codec_speed.py --text FILE`
 """
 
 import argparse
+import cProfile
+import pstats
 import time
 import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from codec_rate import provenance
+from codec_tables import provenance, report
 
 from deadreckon.codec import Codec, CodecConfig
 from deadreckon.forecast import Layout, TensorSpec
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "fast": {"predictor": "none", "entropy": "runs", "hold": "mean_rate", "bits": 0.5},
-    "fast, bound": {"predictor": "none", "entropy": "runs", "nmse": 0.62},
-    "fast, previous": {"predictor": "previous", "entropy": "runs", "hold": "mean_rate", "bits": 0.5},
-    "default": {"hold": "mean_rate", "bits": 0.5},
+    "fast": {"predictor": "none", "entropy": "runs", "nmse": 0.43, "hold": "mean_rate", "bits": 0.5},
+    "fast, bound": {"predictor": "none", "entropy": "runs", "nmse": 0.43},
+    "fast, previous": {"predictor": "previous", "entropy": "runs", "nmse": 0.43, "hold": "mean_rate", "bits": 0.5},
+    "default": {"nmse": 0.43, "hold": "mean_rate", "bits": 0.5},
 }
+PROFILED = ("fast", "default")
+NUM_FUNCTIONS = 10  # shown of a profile
 
 
 def layout_of_size(size: int) -> Layout:
@@ -85,19 +93,52 @@ def measure(config: CodecConfig, layout: Layout, rows: list[np.ndarray]) -> dict
     }
 
 
+def shares(call: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a call returns, and the functions with the largest share of its time as lines."""
+    profile = cProfile.Profile()
+    result = profile.runcall(call)
+    rows = [
+        (own, f"{Path(file).name}:{name}" if file != "~" else name)
+        for (file, _, name), (_, _, own, _, _) in pstats.Stats(profile).stats.items()  # pyright: ignore
+    ]
+    whole = sum(own for own, _ in rows)
+    best = sorted(rows, reverse=True)[:NUM_FUNCTIONS]
+    return result, [f"{100 * own / whole:6.1f} %  {name}" for own, name in best]
+
+
+def profile_text(config: CodecConfig, layout: Layout, rows: list[np.ndarray]) -> Iterator[str]:
+    """Where the time of the last packet goes, both ways."""
+    codec = Codec(layout, config)
+    encoder, decoder = codec.encoder(), codec.decoder()
+    for step, row in enumerate(rows[:-1]):
+        decoder.decode(encoder.encode(row, step))
+    packet, lines = shares(lambda: encoder.encode(rows[-1], len(rows)))
+    yield from ["encode", *lines]
+    _, lines = shares(lambda: decoder.decode(packet))
+    yield from ["decode", *lines]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and memory of the codec on one core.")
     parser.add_argument("--size", type=int, default=10_000_000)
     parser.add_argument("--packets", type=int, default=10)
     parser.add_argument("--configs", nargs="+", choices=tuple(CONFIGS), default=tuple(CONFIGS))
+    parser.add_argument("--text", type=Path, help="file for the table, which is printed anyway")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     layout = layout_of_size(arguments.size)
     rows = vectors(layout, arguments.packets)
-    print("\n".join(provenance().values()))
+    lines: list[str] = []
     for name in arguments.configs:
         row = measure(CodecConfig(**CONFIGS[name]), layout, rows)
-        print(f"{name:16s} " + "  ".join(f"{key} {value:.3g}" for key, value in row.items()), flush=True)
+        lines.append(f"{name:16s} " + "  ".join(f"{key} {value:.3g}" for key, value in row.items()))
+    for name in PROFILED:
+        lines += [
+            "",
+            f"Where the time of {name!r} goes:",
+            *profile_text(CodecConfig(**CONFIGS[name]), layout, rows[:5]),
+        ]
+    report(lines, provenance(), arguments.text)
 
 
 if __name__ == "__main__":

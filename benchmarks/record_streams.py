@@ -1,18 +1,24 @@
-"""Real streams for the codec's benchmarks: gradients, updates and pseudo-gradients of small networks in training.
+"""Real streams for the codec's benchmarks: gradients, updates, pseudo-gradients and weights of networks in training.
 
 Every run trains one network on one workload with one optimiser and one batch size, and keeps three windows of 40
 consecutive gradients: early, middle and late. A window is a folder `<workload>-<optimizer>-<batch>-<phase>` of
 
     gradients.npy          [40, param]    of the loss of each batch
     updates.npy            [40, param]    parameters after the optimiser's step less those before; Adam only
-    pseudo_gradients.npy   [16, param]    parameters before 20 local steps less those after, 16 times in a row; not at
-                                          batch 1024
+    pseudo_gradients.npy   [16, param]    parameters before 20 local steps less those after, 16 times in a row
+    weights.npy            [17, param]    parameters before the first and after each of those 16 rounds
+    moments.npy            [2, param]     Adam's running means of gradients and of squares, before the first step of it
     workers.npy            [6, 8, param]  gradients of 8 workers' batches at the same weights; two runs only
     layout.json            names, shapes and order of the tensors, `Layout.to_dict`
     metadata.json          where it comes from, and the loss
 
 all float32, without pickle. Training goes on by the first worker's gradient. A window that exists is not made again,
 and a folder has its name only once it is whole.
+
+At batch 1024 there are no rounds, so neither pseudo-gradients nor weights, and training is shorter: `late` begins at
+step 300 for the network without convolution or attention. The other three take seconds for a step; they have 20
+gradients, early and late, and late begins at step 50, after twice the samples of step 800 at batch 32. `first_step` in
+metadata.json says where each window begins.
 
 Run: `DEADRECKON_DATA=... python benchmarks/record_streams.py FOLDER`
 """
@@ -40,13 +46,16 @@ from deadreckon.experiments.tasks.shakespeare import CONTEXT, split_text
 from deadreckon.forecast import Layout, flatten, layout_of, trainable_parameters
 from deadreckon.models.threads import one_thread
 
-KINDS = ("gradients", "updates", "pseudo_gradients", "workers")
+KINDS = ("gradients", "updates", "pseudo_gradients", "weights", "moments", "workers")
 LENGTH = 40  # gradients in a window
+COSTLY_LENGTH = 20  # of runs that are costly
 LOCAL_STEPS, NUM_ROUNDS = 20, 16  # of pseudo-gradients
 NUM_WORKERS, NUM_WORKER_STEPS = 8, 6
 LARGE_BATCH = 1024
 STARTS = {"early": 10, "middle": 200, "late": 800}
-LARGE_BATCH_STARTS = {"early": 10, "middle": 100, "late": 300}  # 800 steps would take a quarter of an hour each
+LARGE_BATCH_STARTS = {"early": 10, "middle": 100, "late": 300}
+COSTLY_STARTS = {"early": 10, "late": 50}
+CHEAP_NETWORKS = ("mlp",)  # at the large batch; a step of the others takes seconds
 WIDTH = 2.0  # 56,394 (conv) to 118,269 parameters
 SEED = 0
 WIKITEXT = "wikitext2_valid.txt"
@@ -83,9 +92,21 @@ class Run(NamedTuple):
         return f"{self.workload}-{self.optimizer}-{self.batch_size}-{phase}"
 
     @property
+    def is_costly(self) -> bool:
+        """Whether it is cut short, because a step takes seconds."""
+        return self.batch_size >= LARGE_BATCH and WORKLOADS[self.workload].network not in CHEAP_NETWORKS
+
+    @property
     def starts(self) -> dict[str, int]:
         """First step of each window."""
-        return LARGE_BATCH_STARTS if self.batch_size >= LARGE_BATCH else STARTS
+        if self.batch_size < LARGE_BATCH:
+            return STARTS
+        return COSTLY_STARTS if self.is_costly else LARGE_BATCH_STARTS
+
+    @property
+    def length(self) -> int:
+        """Gradients in a window."""
+        return COSTLY_LENGTH if self.is_costly else LENGTH
 
     @property
     def num_rounds(self) -> int:
@@ -100,7 +121,7 @@ class Run(NamedTuple):
     @property
     def steps_per_window(self) -> int:
         """Training steps that a window needs."""
-        return max(LENGTH, LOCAL_STEPS * self.num_rounds)
+        return max(self.length, LOCAL_STEPS * self.num_rounds)
 
 
 @dataclass
@@ -110,9 +131,10 @@ class Window:
     gradients: list[Tensor] = field(default_factory=list)
     updates: list[Tensor] = field(default_factory=list)
     pseudo_gradients: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    moments: list[Tensor] = field(default_factory=list)
     workers: list[Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    round_start: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +224,18 @@ def gradient_of(network: nn.Module, layout: Layout, batch: tuple[Tensor, Tensor]
     return flatten({name: value.grad for name, value in parameters.items()}, layout), float(loss.detach())
 
 
+def moments_of(optimizer: torch.optim.Optimizer, network: nn.Module, layout: Layout) -> list[Tensor]:
+    """Adam's running means of gradients and of their squares, `[param]` each; zeros before its first step."""
+    found: list[Tensor] = []
+    for moment in ("exp_avg", "exp_avg_sq"):
+        values = {
+            name: optimizer.state[value].get(moment, torch.zeros_like(value)).detach().clone()
+            for name, value in trainable_parameters(network).items()
+        }
+        found.append(flatten(values, layout))
+    return found
+
+
 def windows_of(run: Run) -> Iterator[tuple[str, Window, Layout]]:
     """Train, and give each window as soon as it is whole."""
     task, network_name = load_workload(run.workload)
@@ -226,11 +260,14 @@ def windows_of(run: Run) -> Iterator[tuple[str, Window, Layout]]:
         rows = [gradient_of(network, layout, other[step])[0] for other in others] if wants_workers else []
         gradient, loss = gradient_of(network, layout, batches[step])
         before = weights() if active else None
+        for phase, position in active.items():
+            if position == 0 and run.optimizer == "adam":
+                windows[phase].moments = moments_of(optimizer, network, layout)
         optimizer.step()
         for phase, position in active.items():
             window = windows[phase]
             assert before is not None
-            if position < LENGTH:
+            if position < run.length:
                 window.gradients.append(gradient)
                 window.losses.append(loss)
                 if run.optimizer == "adam":
@@ -238,10 +275,11 @@ def windows_of(run: Run) -> Iterator[tuple[str, Window, Layout]]:
             if position < run.num_worker_steps:
                 window.workers.append(torch.stack([gradient, *rows]))
             if position < LOCAL_STEPS * run.num_rounds:
-                window.round_start = before if position % LOCAL_STEPS == 0 else window.round_start
+                if position == 0:
+                    window.weights.append(before)
                 if position % LOCAL_STEPS == LOCAL_STEPS - 1:
-                    assert window.round_start is not None
-                    window.pseudo_gradients.append(window.round_start - weights())
+                    window.weights.append(weights())
+                    window.pseudo_gradients.append(window.weights[-2] - window.weights[-1])
             if position == run.steps_per_window - 1:
                 yield phase, windows.pop(phase), layout
 

@@ -21,7 +21,16 @@ from deadreckon.codec import Codec, CodecConfig
 from deadreckon.forecast import Layout
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("record_streams", "codec_rate", "codec_baselines", "codec_accuracy")
+NAMES = (
+    "record_streams",
+    "codec_replay",
+    "codec_tables",
+    "codec_rate",
+    "codec_ladder",
+    "codec_updates",
+    "codec_baselines",
+    "codec_accuracy",
+)
 RAW = {"lattice": "raw"}
 LAYOUT = LAYOUTS["large, small, empty and 0-d tensors"]
 
@@ -79,6 +88,24 @@ class TestStreams:
         np.testing.assert_allclose(pseudo[1], -(updates[2] + updates[3]), rtol=1e-5, atol=1e-7)
         np.testing.assert_array_equal(early.load("gradients")[3], late.load("gradients")[0])
         assert not np.array_equal(late.load("gradients")[0], late.load("gradients")[1])
+
+    def test_weights_lie_at_the_ends_of_local_steps(
+        self, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Weights move from row to row by the updates between, and there is one row more than of pseudo-gradients."""
+        record(tiny, tmp_path, monkeypatch)
+        (window,) = tiny.recorded_windows(tmp_path, "early")
+        weights, updates = window.load("weights"), window.load("updates")
+        assert len(weights) == len(window.load("pseudo_gradients")) + 1
+        moves = updates[0] + updates[1], updates[2] + updates[3]
+        np.testing.assert_allclose(np.diff(weights, axis=0)[:2], moves, rtol=1e-4, atol=1e-7)
+
+    def test_costly_runs_are_cut_short(self, scripts: Any) -> None:
+        """At the large batch a network without convolution or attention keeps whole windows, the others do not."""
+        streams = scripts.record_streams
+        lengths = {name: streams.Run(name, "adam", 1024).length for name in streams.WORKLOADS}
+        assert lengths == {"mlp": 40, "conv": 20, "shakespeare": 20, "wikitext": 20}
+        assert {streams.Run(name, "adam", 128).length for name in streams.WORKLOADS} == {40}
 
     def test_the_first_worker_is_the_one_that_trains(
         self, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -141,12 +168,12 @@ def rate(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def decoding_thread(lookup: Any) -> Connection:
         here, there = multiprocessing.Pipe()
-        thread = threading.Thread(target=scripts.codec_rate.serve, args=(there, lookup))
+        thread = threading.Thread(target=scripts.codec_replay.serve, args=(there, lookup))
         started.append((thread, here))
         thread.start()
         return here
 
-    monkeypatch.setattr(scripts.codec_rate, "decoding_process", decoding_thread)
+    monkeypatch.setattr(scripts.codec_replay, "decoding_process", decoding_thread)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     yield scripts.codec_rate
     for thread, here in started:
@@ -181,6 +208,141 @@ class TestReplay:
         with pytest.raises(AssertionError, match="cheat did not keep NMSE 0.1"):
             rate.measure(rate.Case(window, "gradients", "cheat", 0.1, 4))
 
+    def test_learned_forecasters_reach_the_decoder_by_file(
+        self, scripts: Any, rate: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A forecaster fitted to one window predicts another, on both ends, and the row has its name without the file.
+
+        A window that it would be fitted to itself has no such rung.
+        """
+        ladder = scripts.codec_ladder
+        monkeypatch.setattr(ladder, "FITTED_TO", "late")
+        monkeypatch.setattr(ladder, "LEARNED", {"learned_linear": {"history": 2}})
+        monkeypatch.setattr(tiny, "LENGTH", 12)
+        record(tiny, tmp_path, monkeypatch)
+        windows = tiny.recorded_windows(tmp_path)
+        teachers = {window.name: window for window in windows}
+        cases = ladder.cases_of(windows, teachers, "gradients", ["learned_linear"], [0.1], 6, tmp_path)
+        (case,) = cases
+        assert case.window.metadata.phase == "early"
+        assert "late" in case.contestant
+        row = rate.measure(case)
+        assert row.contestant == "learned_linear"
+        assert 0 < row.mean_nmse <= 0.1
+
+    def test_what_is_fitted_is_one_packet_ahead(
+        self, scripts: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each exercise is some rows of the stream and the row after them, at the spacing of the stream."""
+        record(tiny, tmp_path, monkeypatch)
+        (window,) = tiny.recorded_windows(tmp_path, "early")
+        weights = torch.from_numpy(window.load("weights"))
+        found = scripts.codec_ladder.exercises(window, "weights", 2, 4)
+        assert len(found) == 2
+        for index, exercise in enumerate(found):
+            torch.testing.assert_close(exercise.window.values, weights[index : index + 2], rtol=0, atol=0)
+            ((ahead, target),) = exercise.targets.items()
+            assert exercise.window.steps.diff().tolist() == [ahead]
+            torch.testing.assert_close(target, weights[index + 2], rtol=0, atol=0)
+
+
+class TestErrors:
+    def test_feedback_is_held_to_what_was_coded(
+        self, scripts: Any, rate: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With feedback the coded vector keeps the bound, the one to be sent need not, and the sum is closer.
+
+        What is owed is counted apart from the codec: with another share of it the bound would look broken.
+        """
+        monkeypatch.setattr(tiny, "LENGTH", 12)
+        record(tiny, tmp_path, monkeypatch)
+        window = tiny.recorded_windows(tmp_path)[0]
+        row = rate.measure(rate.Case(window, "gradients", "feedback_classic", 0.5, 12))
+        plain = rate.measure(rate.Case(window, "gradients", "fitted", 0.5, 12))
+        assert row.worst_nmse <= 0.5 * (1 + 1e-5) < row.sent_nmse
+        assert plain.sent_nmse == plain.mean_nmse
+        assert row.sum_nmse < plain.sum_nmse
+        monkeypatch.setattr(rate, "OWED", {"feedback_classic": 0.2})
+        with pytest.raises(AssertionError, match="feedback_classic did not keep"):
+            rate.measure(rate.Case(window, "gradients", "feedback_classic", 0.5, 12))
+
+    def test_each_error_has_its_own_energy(self, scripts: Any) -> None:
+        """The error is divided by the vector's energy, by that of its step from the last one, or by that of the sum."""
+        errors = scripts.codec_rate.Errors()
+        errors.add(np.array([1.0, 0.0]), np.array([1.0, 0.5]))
+        errors.add(np.array([1.0, 2.0]), np.array([1.0, 1.5]))
+        assert errors.sent == errors.coded == [0.25, 0.05]
+        assert errors.motion == [0.0625]
+        assert errors.of_sum == 0
+        errors.add(np.array([0.0, 0.0]), np.array([2.0, 0.0]))
+        assert errors.of_sum == pytest.approx(4 / 8)
+
+
+class TestUpdates:
+    def test_adam_from_a_recorded_state_gives_the_recorded_updates(
+        self, scripts: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The recorded moments and gradients reproduce the recorded updates; with other moments they do not."""
+        record(tiny, tmp_path, monkeypatch)
+        updates = scripts.codec_updates
+        for window in tiny.recorded_windows(tmp_path):
+            updates.check(window, window.load("gradients"), window.load("updates"))
+            moments = window.folder / "moments.npy"
+            np.save(moments, np.load(moments) * np.float32(1.01) + np.float32(1e-6))
+            with pytest.raises(AssertionError, match="not the recorded ones"):
+                updates.check(window, window.load("gradients"), window.load("updates"))
+
+    def rows(self, updates: Any, bits_of: dict[tuple[str, str], list[tuple[float, float, float]]]) -> list[Any]:
+        return [
+            updates.Row("one", sent, how, asked, 20, bits, nmse, nmse, nmse)
+            for (sent, how), points in bits_of.items()
+            for asked, bits, nmse in points
+        ]
+
+    def test_only_what_beats_gradients_is_credited(self, scripts: Any) -> None:
+        """Bits of gradients are read off a power law exactly, the better metric counts, and the rest is credited."""
+        updates = scripts.codec_updates
+        plain = [(0.0, 0.3 * error**-0.5, error) for error in (0.9, 0.4, 0.02)]
+        adam = [(0.0, 0.2 * error**-0.5, error) for error in (0.9, 0.04, 0.3)]
+        table = {
+            ("updates", "fitted"): [(0.1, 0.5, 0.1)],
+            ("updates", "none"): [(0.1, 2.0, 0.1)],
+            ("gradients", "plain"): plain,
+            ("gradients", "adam"): adam,
+        }
+        found = updates.credit(self.rows(updates, table), 0.1)
+        assert found.gradients == pytest.approx(0.2 * 0.1**-0.5)
+        assert found.saved == pytest.approx(1.5)
+        assert found.credited == pytest.approx(found.gradients - 0.5)
+        assert found.same_bits == pytest.approx((0.2 / 0.5) ** 2)
+        assert not found.is_bound
+        coarse = {**table, ("gradients", "plain"): plain[:2], ("gradients", "adam"): adam[::2]}
+        found = updates.credit(self.rows(updates, coarse), 0.1)
+        assert found.is_bound
+        assert found.gradients == pytest.approx(0.2 * 0.3**-0.5)
+
+    def test_worse_and_dearer_points_do_not_count(self, scripts: Any) -> None:
+        """Of points that cost more than another and err more, the curve keeps none."""
+        updates = scripts.codec_updates
+        points = [(0.0, 1.0, 0.5), (0.0, 2.0, 0.6), (0.0, 3.0, 0.1)]
+        rows = self.rows(updates, {("gradients", "plain"): points})
+        assert [row.bits for row in updates.envelope(rows)] == [1.0, 3.0]
+
+    def test_receivers_run_adam_on_what_they_decode(
+        self, scripts: Any, rate: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At 16 bits updates are nearly the recorded ones, but for the second moment after a coarse first packet."""
+        monkeypatch.setattr(tiny, "LENGTH", 14)
+        record(tiny, tmp_path, monkeypatch)
+        (window,) = tiny.recorded_windows(tmp_path, "early")
+        updates = scripts.codec_updates
+        case = updates.Case(window, 14)
+        gradients, wanted = window.load("gradients"), window.load("updates")
+        fine, coarse = (updates.send_gradients(case, gradients, wanted, "plain", bits) for bits in (16.0, 1.0))
+        assert fine.true_v_nmse < 1e-6 < fine.nmse < coarse.nmse
+        assert coarse.true_v_nmse > 0.01
+        assert fine.bits > 4 * coarse.bits
+
 
 class TestTable:
     def row(self, rate: Any, stream: str, contestant: str, bits: int, late_bits: int, batch: int = 32) -> Any:
@@ -190,7 +352,7 @@ class TestTable:
 
     def test_ratios_are_to_the_reference_on_the_same_stream(self, scripts: Any) -> None:
         """Each stream's bits are divided by the reference's on that stream, and the means are geometric."""
-        rate = scripts.codec_rate
+        rate = scripts.codec_tables
         rows = [
             self.row(rate, "one", rate.REFERENCE, 100, 50),
             self.row(rate, "two", rate.REFERENCE, 1000, 500, batch=128),
@@ -202,6 +364,19 @@ class TestTable:
         assert rate.Table(rows).ratios("mine", 0.1, batch=128) == [2.0]
         assert rate.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
         assert any("mine" in line and "1.0000" in line and "2.0000" in line for line in rate.table_text(rows, [0.1]))
+
+    def test_the_ladder_shows_bits_saved(self, scripts: Any) -> None:
+        """A rung's saving is in bits a coordinate, an arithmetic mean over streams, beside the ratio."""
+        tables = scripts.codec_tables
+        rows = [
+            self.row(tables, "one", tables.REFERENCE, 240, 0),
+            self.row(tables, "two", tables.REFERENCE, 2400, 0),
+            self.row(tables, "one", "mine", 60, 0),
+            self.row(tables, "two", "mine", 600, 0),
+        ]
+        (line,) = (line for line in scripts.codec_ladder.ladder_text(rows, [0.1]) if line.startswith("mine"))
+        ratio, _, saved = line.split()[1:4]
+        assert (ratio, saved) == ("0.2500", "8.2500")  # (180 + 1800) / 120 / 2
 
 
 class TestBaselines:
@@ -222,13 +397,12 @@ class TestAccuracy:
         monkeypatch: pytest.MonkeyPatch,
         up: dict[str, Any] | None,
         down: dict[str, Any] | None,
-        local_steps: int = 1,
+        **local: Any,
     ) -> Any:
         accuracy = scripts.codec_accuracy
         problem = accuracy.Problem("teacher", "mlp", 0.5, "adam", 0.01, "cosine", 16, 12)
         monkeypatch.setattr(accuracy, "PROBLEMS", {"small": problem})
-        scheme = accuracy.Scheme(up, down, False, local_steps) if up and down else None
-        return accuracy.train(accuracy.Case("small", 3, 0, scheme))
+        return accuracy.train(accuracy.Case("small", 3, 0, accuracy.Scheme(up, down, **local)))
 
     def test_uncompressed_vectors_change_nothing(self, scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """With raw packets the run is the float32 run, bit for bit, and costs a little more than float32."""
@@ -254,6 +428,16 @@ class TestAccuracy:
         run = self.train(scripts, monkeypatch, RAW, RAW, local_steps=5)
         assert 3.4 < run.ratio < 4
         assert run.loss != self.train(scripts, monkeypatch, None, None).loss
+
+    def test_local_float32_steps_are_an_arm_of_their_own(self, scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Local steps with float32 vectors equal those with raw packets, bit for bit; three of twelve are sent."""
+        local = {"local_steps": 5, "outer_learning_rate": 0.7, "outer_momentum": 0.5}
+        plain = self.train(scripts, monkeypatch, None, None, **local)
+        raw = self.train(scripts, monkeypatch, RAW, RAW, **local)
+        assert (plain.arm, raw.arm) == ("local", "compressed")
+        assert plain.loss == raw.loss
+        assert plain.ratio == 4
+        assert plain.loss != self.train(scripts, monkeypatch, None, None, **{**local, "outer_momentum": 0.0}).loss
 
     def test_a_channel_loses_nothing_with_classic_feedback(self, scripts: Any) -> None:
         """What arrived and what is owed add up to what was to be sent, and every packet's bits are counted."""
