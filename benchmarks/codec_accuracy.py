@@ -6,13 +6,15 @@ have a real encoder and a real decoder, and what is decoded must be equal, bit f
 Bits are the length of packets in both directions, from the first step on: key frames, headers and warm-up are counted.
 Float32 is 32 bits a coordinate in each direction.
 
-With `--local-steps H` a worker takes H steps of its own between two packets and sends how far it came; the float32 run
-still sends every gradient. H of the ratio is then due to sending rarely, and only the rest to the codec: both are told.
+With `--local-steps H` a worker takes H steps of its own between two packets and sends how far it came, and an outer
+optimiser, SGD with Nesterov's momentum, takes a step against the mean of that (DiLoCo, Douillard et al. 2023, arXiv
+2311.08105). The float32 run still sends every gradient. H of the ratio is then due to sending rarely, and only the rest
+to the codec. A third arm tells the two apart: the same local steps with float32 vectors, named `local`.
 
-For each seed the float32 run has the same initial weights and the same batches, so that differences of accuracy on the
-test set are paired. Their mean over seeds has a percentile bootstrap interval; over all tasks, seeds are resampled
-within tasks. Five seeds make a percentile interval that is somewhat too narrow, so the smallest difference is shown
-too.
+For each seed the float32 run has the same initial weights and the same batches, so that differences of accuracy on all
+that is held out are paired. Their mean over seeds has a percentile bootstrap interval; over all tasks, seeds are
+resampled within tasks. Five seeds make a percentile interval that is somewhat too narrow, so the smallest difference is
+shown too. Learning rates are those at which the float32 run did best with a seed that is not used otherwise.
 
 Error feedback, part of the codec's configuration, is kept by each sender. What is owed is rescaled when the learning
 rate changes only if `--rescale` is given: it supposes that a step is proportional to the gradient, which Adam's is not.
@@ -21,10 +23,10 @@ Run: `DEADRECKON_DATA=... python benchmarks/codec_accuracy.py --up '{"nmse": 0.5
 """
 
 import argparse
-import copy
 import json
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +34,14 @@ import numpy as np
 import torch
 from codec_rate import provenance, report, spread, write
 from numpy.typing import NDArray
-from record_streams import gradient_of
 from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
 
 from deadreckon.codec import Codec, CodecConfig
 from deadreckon.experiments.classifier import evaluate
 from deadreckon.experiments.optimizers import make_optimizer, make_schedule
-from deadreckon.experiments.tasks import Batches, load_task, make_network
+from deadreckon.experiments.tasks import Batches, Split, TaskData, load_task, make_network
 from deadreckon.forecast import Layout, flatten, layout_of, trainable_parameters, unpack
 
 NUM_WORKERS = 4
@@ -46,6 +49,7 @@ FLOAT_BITS = 32
 NUM_RESAMPLES = 10_000
 LEVEL = 0.95
 TARGET_RATIO, TARGET_LOSS = 300, 0.3  # times fewer bits, points of accuracy
+FLOAT32, LOCAL, COMPRESSED = ARMS = ("float32", "local", "compressed")
 
 
 class Problem(NamedTuple):
@@ -62,10 +66,11 @@ class Problem(NamedTuple):
 
 
 PROBLEMS = {
-    "digits": Problem("digits", "mlp", 4.0, "adam", 0.003, "cosine", 32, 300),
-    "fashion": Problem("fashion_mnist", "mlp", 2.0, "adam", 0.002, "cosine", 64, 1000),
+    "digits": Problem("digits", "mlp", 4.0, "adam", 0.003, "cosine", 32, 1000),
+    "fashion": Problem("fashion_mnist", "mlp", 1.0, "adam", 0.002, "cosine", 64, 6000),
+    "shakespeare": Problem("shakespeare", "mlp", 2.0, "adam", 0.005, "cosine", 64, 6000),
     "conv": Problem("fashion_mnist", "conv", 2.0, "adam", 0.003, "cosine", 32, 600),
-    "shakespeare": Problem("shakespeare", "transformer", 2.0, "adam", 0.003, "cosine", 32, 800),
+    "transformer": Problem("shakespeare", "transformer", 1.0, "adam", 0.006, "cosine", 16, 1000),
 }
 DEFAULT_PROBLEMS = ("digits", "fashion", "shakespeare")
 
@@ -74,25 +79,36 @@ class Scheme(NamedTuple):
     """How vectors travel; plain data, so that it can go to another process.
 
     Attributes:
-        up: of the codec from workers to the server, as `CodecConfig.to_dict`.
+        up: of the codec from workers to the server, as `CodecConfig.to_dict`; `None` for float32.
         down: of the codec from the server to workers.
         rescale: whether feedback is told the learning rate.
         local_steps: optimiser steps of a worker between two packets.
+        outer_learning_rate: of the server's step, where local steps are taken; 1 is plain averaging.
+        outer_momentum: of the same, Nesterov's.
+        rate_factor: of the workers' learning rate, where local steps are taken; 1 - momentum makes up for the momentum.
     """
 
-    up: dict[str, Any]
-    down: dict[str, Any]
-    rescale: bool
-    local_steps: int
+    up: dict[str, Any] | None = None
+    down: dict[str, Any] | None = None
+    rescale: bool = False
+    local_steps: int = 1
+    outer_learning_rate: float = 1.0
+    outer_momentum: float = 0.0
+    rate_factor: float = 1.0
+
+    @property
+    def arm(self) -> str:
+        """What the run is compared as."""
+        return COMPRESSED if self.up else LOCAL if self.local_steps > 1 else FLOAT32
 
 
 class Case(NamedTuple):
-    """One training run; no scheme is float32."""
+    """One training run."""
 
     problem: str
     seed: int
     num_steps: int
-    scheme: Scheme | None
+    scheme: Scheme
 
 
 @dataclass(frozen=True)
@@ -102,11 +118,11 @@ class Run:
     Attributes:
         problem: its name.
         seed: of weights and batches.
-        compressed: whether vectors were.
+        arm: one of `ARMS`.
         size: parameters.
         num_steps: optimiser steps.
-        accuracy: on the test set at the end, in per cent.
-        loss: on the test set.
+        accuracy: on all held-out samples at the end, in per cent.
+        loss: on the same.
         up_ratio: bits of float32 over bits sent by the workers, key frames and all.
         down_ratio: the same of the server's.
         ratio: of both together, as one worker sends and receives them.
@@ -116,7 +132,7 @@ class Run:
 
     problem: str
     seed: int
-    compressed: bool
+    arm: str
     size: int
     num_steps: int
     accuracy: float
@@ -158,6 +174,25 @@ def mean_of(vectors: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(vectors)).mean(0)
 
 
+def gradients_of(
+    network: torch.nn.Module, layout: Layout, weights: Tensor, batches: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Of each worker's cross-entropy, `[worker, param]`, all in one pass.
+
+    Args:
+        network: whose function is meant; its own parameters are not used.
+        layout: of the parameters.
+        weights: `[param]`, the same for all workers, or `[worker, param]`.
+        batches: inputs and labels of each worker.
+    """
+
+    def loss(vector: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(functional_call(network, unpack(vector, layout), (inputs,)), labels)
+
+    inputs, labels = (torch.stack(parts) for parts in zip(*batches, strict=True))
+    return vmap(grad(loss), in_dims=(None if weights.ndim == 1 else 0, 0, 0))(weights, inputs, labels)
+
+
 def set_weights(network: torch.nn.Module, weights: Tensor, layout: Layout) -> None:
     """Put a vector into a network's parameters."""
     parameters = trainable_parameters(network)
@@ -166,92 +201,130 @@ def set_weights(network: torch.nn.Module, weights: Tensor, layout: Layout) -> No
             parameters[name].copy_(value)
 
 
+class Sent(NamedTuple):
+    """The links that were used, none in a float32 run."""
+
+    ups: list[Channel]
+    downs: list[Channel]
+
+
+def links(scheme: Scheme, layout: Layout) -> Sent:
+    """New ones; workers have one each to the server, which sends the same packets to all."""
+    if scheme.up is None or scheme.down is None:
+        return Sent([], [])
+    return Sent([Channel(layout, scheme.up) for _ in range(NUM_WORKERS)], [Channel(layout, scheme.down)])
+
+
+def exchange(sent: Sent, vectors: Sequence[Tensor], step: int, learning_rate: float | None) -> Tensor:
+    """What all workers get: the mean of their vectors, through the links if there are any."""
+    if not sent.ups:
+        return mean_of(vectors)
+    pairs = zip(sent.ups, vectors, strict=True)
+    arrived = mean_of([channel.send(vector, step, learning_rate) for channel, vector in pairs])
+    return sent.downs[0].send(arrived, step, learning_rate)
+
+
 def train(case: Case) -> Run:
-    """One run, and its accuracy on the test set."""
-    problem = PROBLEMS[case.problem]
+    """One run, and its accuracy on all that is held out."""
+    problem, scheme = PROBLEMS[case.problem], case.scheme
     num_steps = case.num_steps or problem.num_steps
     task = load_task(problem.task)
     network = make_network(problem.network, task, case.seed, problem.width)
+    layout = layout_of(network)
     seeds = range(NUM_WORKERS * case.seed, NUM_WORKERS * (case.seed + 1))
     loaders = [Batches(task.train, problem.batch_size, num_steps, seed) for seed in seeds]
-    train_as = train_with_local_steps if case.scheme and case.scheme.local_steps > 1 else train_in_step
-    ups, downs = train_as(problem, network, loaders, num_steps, case.scheme)
-    found = evaluate(network, task.test)
-    size = layout_of(network).size
-    run = Run(case.problem, case.seed, bool(case.scheme), size, num_steps, 100 * found.accuracy, found.loss)
-    return with_costs(run, ups, downs[0]) if downs else run
+    train_as = train_with_local_steps if scheme.local_steps > 1 else train_in_step
+    weights, sent = train_as(problem, network, layout, loaders, num_steps, scheme)
+    set_weights(network, weights, layout)
+    found = evaluate(network, held_out(task))
+    run = Run(case.problem, case.seed, scheme.arm, layout.size, num_steps, 100 * found.accuracy, found.loss)
+    if sent.ups:
+        return with_costs(run, sent)
+    ratio = num_steps / math.ceil(num_steps / scheme.local_steps)
+    return replace(run, up_ratio=ratio, down_ratio=ratio, ratio=ratio)
+
+
+def held_out(task: TaskData) -> Split:
+    """All samples that are not trained on: the more, the less noise in a difference of accuracies."""
+    parts = (task.verify, task.tune, task.test)
+    return Split(torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts]))
 
 
 def train_in_step(
-    problem: Problem, network: torch.nn.Module, loaders: Sequence[Batches], num_steps: int, scheme: Scheme | None
-) -> tuple[list[Channel], list[Channel]]:
-    """Every step, workers send gradients and the server their mean; one optimiser serves all. The links used."""
-    layout, parameters = layout_of(network), trainable_parameters(network)
-    optimizer = make_optimizer(problem.optimizer, network.parameters(), problem.learning_rate)
+    problem: Problem,
+    network: torch.nn.Module,
+    layout: Layout,
+    loaders: Sequence[Batches],
+    num_steps: int,
+    scheme: Scheme,
+) -> tuple[Tensor, Sent]:
+    """Every step, workers send gradients and the server their mean; one optimiser serves all.
+
+    Returns:
+        The weights at the end, and the links used.
+    """
+    weights = torch.nn.Parameter(flatten(trainable_parameters(network), layout).detach().clone())
+    optimizer = make_optimizer(problem.optimizer, [weights], problem.learning_rate)
     schedule = make_schedule(problem.schedule, optimizer, num_steps)
-    ups = [Channel(layout, scheme.up) for _ in loaders] if scheme else []
-    downs = [Channel(layout, scheme.down)] if scheme else []
+    sent = links(scheme, layout)
     for step in range(num_steps):
-        gradients = [gradient_of(network, layout, loader[step])[0] for loader in loaders]
-        if scheme:
-            rate = float(optimizer.param_groups[0]["lr"]) if scheme.rescale else None
-            pairs = zip(ups, gradients, strict=True)
-            arrived = mean_of([channel.send(vector, step, rate) for channel, vector in pairs])
-            mean = downs[0].send(arrived, step, rate)
-        else:
-            mean = mean_of(gradients)
-        for name, value in unpack(mean, layout).items():
-            parameters[name].grad = value.clone()
+        gradients = gradients_of(network, layout, weights.detach(), [loader[step] for loader in loaders])
+        rate = float(optimizer.param_groups[0]["lr"]) if scheme.rescale else None
+        weights.grad = exchange(sent, list(gradients), step, rate).clone()
         optimizer.step()
         schedule.step()
-    return ups, downs
+    return weights.detach(), sent
 
 
 def train_with_local_steps(
-    problem: Problem, network: torch.nn.Module, loaders: Sequence[Batches], num_steps: int, scheme: Scheme | None
-) -> tuple[list[Channel], list[Channel]]:
-    """Workers take steps of their own, then send how far they came; the server sends the mean. The links used.
+    problem: Problem,
+    network: torch.nn.Module,
+    layout: Layout,
+    loaders: Sequence[Batches],
+    num_steps: int,
+    scheme: Scheme,
+) -> tuple[Tensor, Sent]:
+    """Workers take steps of their own, then send how far they came; the server steps with the mean.
 
-    Each worker has its own optimiser, whose state never travels. All begin each round at the same weights.
+    Each worker has its own optimiser state, which never travels: one optimiser whose every operation is by coordinate
+    serves all. All workers begin each round at the same weights.
+
+    Returns:
+        The weights at the end, and the links used.
     """
-    assert scheme is not None
-    layout = layout_of(network)
-    networks = [copy.deepcopy(network) for _ in loaders]
-    optimizers = [make_optimizer(problem.optimizer, one.parameters(), problem.learning_rate) for one in networks]
-    schedules = [make_schedule(problem.schedule, optimizer, num_steps) for optimizer in optimizers]
-    ups = [Channel(layout, scheme.up) for _ in loaders]
-    down = Channel(layout, scheme.down)
-    start = flatten(trainable_parameters(network), layout).detach().clone()
+    start = torch.nn.Parameter(flatten(trainable_parameters(network), layout).detach().clone())
+    local = torch.nn.Parameter(start.detach().repeat(len(loaders), 1))
+    optimizer = make_optimizer(problem.optimizer, [local], scheme.rate_factor * problem.learning_rate)
+    schedule = make_schedule(problem.schedule, optimizer, num_steps)
+    sent = links(scheme, layout)
+    outer = torch.optim.SGD(
+        [start], scheme.outer_learning_rate, scheme.outer_momentum, nesterov=scheme.outer_momentum > 0
+    )
     for step in range(num_steps):
-        for one, loader, optimizer, schedule in zip(networks, loaders, optimizers, schedules, strict=True):
-            parameters = trainable_parameters(one)
-            for name, value in unpack(gradient_of(one, layout, loader[step])[0], layout).items():
-                parameters[name].grad = value.clone()
-            optimizer.step()
-            schedule.step()
+        local.grad = gradients_of(network, layout, local.detach(), [loader[step] for loader in loaders])
+        optimizer.step()
+        schedule.step()
         if (step + 1) % scheme.local_steps == 0 or step + 1 == num_steps:
-            moved = [start - flatten(trainable_parameters(one), layout).detach() for one in networks]
-            arrived = [channel.send(vector, step, None) for channel, vector in zip(ups, moved, strict=True)]
-            start = start - down.send(mean_of(arrived), step, None)
-            for one in networks:
-                set_weights(one, start, layout)
-    set_weights(network, start, layout)
-    return ups, [down]
+            start.grad = exchange(sent, list(start.detach() - local.detach()), step, None).clone()
+            outer.step()
+            local.data.copy_(start.detach())
+    return start.detach(), sent
 
 
-def with_costs(run: Run, ups: Sequence[Channel], down: Channel) -> Run:
+def with_costs(run: Run, sent: Sent) -> Run:
     """The run with what its channels counted."""
     whole = FLOAT_BITS * run.size * run.num_steps
-    up = sum(channel.num_bits for channel in ups) / len(ups)
-    errors = [error for channel in ups for error in channel.errors]
-    costs = {
-        "up_ratio": whole / up,
-        "down_ratio": whole / down.num_bits,
-        "ratio": 2 * whole / (up + down.num_bits),
-        "nmse_up": sum(errors) / len(errors),
-        "nmse_down": sum(down.errors) / len(down.errors),
-    }
-    return Run(**{**asdict(run), **costs})
+    up = sum(channel.num_bits for channel in sent.ups) / len(sent.ups)
+    (down,) = sent.downs
+    errors = [error for channel in sent.ups for error in channel.errors]
+    return replace(
+        run,
+        up_ratio=whole / up,
+        down_ratio=whole / down.num_bits,
+        ratio=2 * whole / (up + down.num_bits),
+        nmse_up=sum(errors) / len(errors),
+        nmse_down=sum(down.errors) / len(down.errors),
+    )
 
 
 Differences = NDArray[np.float64]
@@ -271,37 +344,42 @@ def interval(groups: Sequence[Differences]) -> tuple[float, float]:
 def table_text(runs: Sequence[Run]) -> Iterator[str]:
     """The table, line by line."""
     names = list(dict.fromkeys(run.problem for run in runs))
-    columns = ("size", "steps", "seeds", "up", "down", "both", "float32", "compressed", "difference", "95 % interval")
-    yield f"{'task':12s} " + " ".join(f"{name:>10s}" for name in columns) + "    smallest"
-    groups: list[Differences] = []
-    ratios: list[float] = []
-    for name in names:
-        plain = {run.seed: run for run in runs if run.problem == name and not run.compressed}
-        packed = {run.seed: run for run in runs if run.problem == name and run.compressed}
-        differences = np.array([packed[seed].accuracy - plain[seed].accuracy for seed in plain])
-        groups.append(differences)
-        # Bits add up, so the ratio of several runs is that of their sums: a harmonic mean.
-        up, down, both = (
-            len(packed) / sum(1 / getattr(run, attribute) for run in packed.values())
-            for attribute in ("up_ratio", "down_ratio", "ratio")
+    columns = ("size", "steps", "seeds", "up", "down", "both", "float32", "this arm", "difference", "95 % interval")
+    yield f"{'task':12s} {'arm':10s} " + " ".join(f"{name:>10s}" for name in columns) + "    smallest"
+    for arm in (LOCAL, COMPRESSED):
+        groups: list[Differences] = []
+        ratios: list[float] = []
+        for name in names:
+            plain = {run.seed: run for run in runs if run.problem == name and run.arm == FLOAT32}
+            packed = {run.seed: run for run in runs if run.problem == name and run.arm == arm}
+            if not packed:
+                continue
+            differences = np.array([packed[seed].accuracy - plain[seed].accuracy for seed in plain])
+            groups.append(differences)
+            # Bits add up, so the ratio of several runs is that of their sums: a harmonic mean.
+            up, down, both = (
+                len(packed) / sum(1 / getattr(run, attribute) for run in packed.values())
+                for attribute in ("up_ratio", "down_ratio", "ratio")
+            )
+            ratios.append(both)
+            low, high = interval([differences])
+            first = next(iter(plain.values()))
+            accuracies = [np.mean([run.accuracy for run in each.values()]) for each in (plain, packed)]
+            yield (
+                f"{name:12s} {arm:10s} {first.size:10d} {first.num_steps:10d} {len(plain):10d} "
+                f"{up:10.1f} {down:10.1f} {both:10.1f} {accuracies[0]:10.2f} {accuracies[1]:10.2f} "
+                f"{differences.mean():+10.2f} [{low:+.2f}, {high:+.2f}] {differences.min():+11.2f}"
+            )
+        if arm != COMPRESSED:
+            continue
+        low, high = interval(groups)
+        mean = float(np.mean([values.mean() for values in groups]))
+        kept = min(ratios) >= TARGET_RATIO and low > -TARGET_LOSS
+        yield ""
+        yield f"mean over tasks: difference {mean:+.2f} [{low:+.2f}, {high:+.2f}] points, least ratio {min(ratios):.1f}"
+        yield f"target (at least {TARGET_RATIO} times fewer bits, lower end above -{TARGET_LOSS} points): " + (
+            "reached" if kept else "not reached"
         )
-        ratios.append(both)
-        low, high = interval([differences])
-        first = next(iter(plain.values()))
-        accuracies = [np.mean([run.accuracy for run in arm.values()]) for arm in (plain, packed)]
-        yield (
-            f"{name:12s} {first.size:10d} {first.num_steps:10d} {len(plain):10d} {up:10.1f} {down:10.1f} {both:10.1f} "
-            f"{accuracies[0]:10.2f} {accuracies[1]:10.2f} {differences.mean():+10.2f} [{low:+.2f}, {high:+.2f}] "
-            f"{differences.min():+11.2f}"
-        )
-    low, high = interval(groups)
-    mean = float(np.mean([values.mean() for values in groups]))
-    kept = min(ratios) >= TARGET_RATIO and low > -TARGET_LOSS
-    yield ""
-    yield f"mean over tasks: difference {mean:+.2f} [{low:+.2f}, {high:+.2f}] points, least ratio {min(ratios):.1f}"
-    yield f"target (at least {TARGET_RATIO} times fewer bits, lower end above -{TARGET_LOSS} points): " + (
-        "reached" if kept else "not reached"
-    )
 
 
 def config_from(text: str) -> dict[str, Any]:
@@ -315,6 +393,9 @@ def main() -> None:
     parser.add_argument("--down", default='{"nmse": 0.5}', type=config_from, help="CodecConfig of the server, as JSON")
     parser.add_argument("--rescale", action="store_true", help="what is owed follows the learning rate")
     parser.add_argument("--local-steps", type=int, default=1, help="optimiser steps of a worker between two packets")
+    parser.add_argument("--outer-learning-rate", type=float, default=1.0, help="of the server, with local steps")
+    parser.add_argument("--outer-momentum", type=float, default=0.0, help="of the server, with local steps")
+    parser.add_argument("--rate-factor", type=float, default=1.0, help="of learning rates, with local steps")
     parser.add_argument("--problems", nargs="+", choices=tuple(PROBLEMS), default=DEFAULT_PROBLEMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="none of them tuned anything")
     parser.add_argument("--steps", type=int, default=0, help="instead of each problem's own number")
@@ -323,17 +404,24 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="file for the table, which is printed anyway")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    scheme = Scheme(arguments.up, arguments.down, arguments.rescale, arguments.local_steps)
+    local = Scheme(
+        local_steps=arguments.local_steps,
+        outer_learning_rate=arguments.outer_learning_rate,
+        outer_momentum=arguments.outer_momentum,
+        rate_factor=arguments.rate_factor,
+    )
+    scheme = local._replace(up=arguments.up, down=arguments.down, rescale=arguments.rescale)
     cases = [
         Case(problem, seed, arguments.steps, choice)
         for problem in arguments.problems
         for seed in arguments.seeds
-        for choice in (None, scheme)
+        for choice in ((Scheme(), local, scheme) if local.local_steps > 1 else (Scheme(), scheme))
     ]
     runs: list[Run] = []
     for run in spread(train, cases, arguments.jobs):
         runs.append(run)
-        text = f"{len(runs)}/{len(cases)} {run.problem} seed {run.seed}: {run.accuracy:.2f} % at 1/{run.ratio:.1f}"
+        which = f"{run.problem} seed {run.seed} {run.arm}"
+        text = f"{len(runs)}/{len(cases)} {which}: {run.accuracy:.2f} % at 1/{run.ratio:.1f}"
         print(text, flush=True)
     about = provenance()
     write({**about, "scheme": scheme._asdict(), "runs": [asdict(run) for run in runs]}, arguments.json)
