@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from .errors import ExperimentError, OptionError
 from .fit_options import FitOptions, ScoreOptions
+from .graph_options import GraphOptions
 from .options import (
     CompareOptions,
     CorpusOptions,
@@ -47,11 +48,15 @@ MAX_CONFIG_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its options, and the module beside this one whose `run(options)` does the work."""
+    """A subcommand: its options, and the module beside this one whose `run(options)` does the work.
+
+    `first` is the option that a word right after the subcommand stands for.
+    """
 
     name: str
-    options: type[Options] | type[FitOptions] | type[ScoreOptions]
+    options: type[Options] | type[FitOptions] | type[ScoreOptions] | type[GraphOptions]
     module: str
+    first: str | None = None
 
 
 COMMANDS = (
@@ -62,6 +67,7 @@ COMMANDS = (
     Command("score", ScoreOptions, "score"),
     Command("compare", CompareOptions, "compare"),
     Command("race", RaceOptions, "race"),
+    Command("graph", GraphOptions, "graph", first="module"),
     Command("report", ReportOptions, "report"),
 )
 
@@ -131,7 +137,7 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[Command, Options | FitOptions | ScoreOptions]:
+def parse(argv: Sequence[str] | None = None) -> tuple[Command, Options | FitOptions | ScoreOptions | GraphOptions]:
     """What a command line asks for.
 
     Raises:
@@ -139,12 +145,24 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Command, Options | FitOpti
         SystemExit: after `--help`, `--version` and `--print_config`.
     """
     try:
-        parsed = make_parser().parse_args(None if argv is None else list(argv))
+        parsed = make_parser().parse_args(_with_first(sys.argv[1:] if argv is None else argv))
     except argparse.ArgumentError as error:
         raise OptionError(_plain_message(str(error))) from error
     command = next(command for command in COMMANDS if command.name == parsed.command)
     chosen: Namespace = parsed[command.name]
     return command, command.options(**{field.name: chosen[field.name] for field in fields(command.options)})
+
+
+def _with_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the name of the option that a word right after the subcommand stands for."""
+    given = list(arguments)
+    firsts = {command.name: command.first for command in COMMANDS if command.first is not None}
+    for place, word in enumerate(given[:-1]):
+        if not word.startswith("-"):
+            if word in firsts and not given[place + 1].startswith("-"):
+                given.insert(place + 1, f"--{firsts[word]}")
+            break
+    return given
 
 
 def _plain_message(message: str) -> str:

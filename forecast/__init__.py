@@ -1,7 +1,7 @@
 """What a trajectory and a forecast are."""
 
 from .cases import Case, cases
-from .errors import ForecastError, JumpError, LayoutError, NotFittedError, TrajectoryError, WindowError
+from .errors import ForecastError, GraphError, JumpError, LayoutError, NotFittedError, TrajectoryError, WindowError
 from .forecaster import Forecast, Forecaster, LearnedForecaster
 from .layout import Layout, TensorSpec
 from .ledger import Cost, Ledger
@@ -20,6 +20,7 @@ __all__ = [
     "Forecast",
     "ForecastError",
     "Forecaster",
+    "GraphError",
     "HorizonSkill",
     "JumpError",
     "Layout",

@@ -23,3 +23,7 @@ class TrajectoryError(ForecastError, OSError):
 
 class JumpError(ForecastError, ValueError):
     """A jump, its probe or its controller is configured in a way that cannot work."""
+
+
+class GraphError(ForecastError, ValueError):
+    """A neural graph cannot be traced, read, or used with what it is given."""
