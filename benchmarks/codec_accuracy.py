@@ -14,7 +14,7 @@ to the codec. A third arm tells the two apart: the same local steps with float32
 For each seed the float32 run has the same initial weights and the same batches, so that differences of accuracy on all
 that is held out are paired. Their mean over seeds has a percentile bootstrap interval; over all tasks, seeds are
 resampled within tasks. Five seeds make a percentile interval that is somewhat too narrow, so the smallest difference is
-shown too. Learning rates are those at which the float32 run did best with a seed that is not used otherwise.
+shown too. Learning rates were chosen with float32 runs of a seed that is not used otherwise.
 
 Error feedback, part of the codec's configuration, is kept by each sender. What is owed is rescaled when the learning
 rate changes only if `--rescale` is given: it supposes that a step is proportional to the gradient, which Adam's is not.
@@ -396,6 +396,7 @@ def main() -> None:
     parser.add_argument("--outer-learning-rate", type=float, default=1.0, help="of the server, with local steps")
     parser.add_argument("--outer-momentum", type=float, default=0.0, help="of the server, with local steps")
     parser.add_argument("--rate-factor", type=float, default=1.0, help="of learning rates, with local steps")
+    parser.add_argument("--no-control", action="store_true", help="leave out the arm of local steps in float32")
     parser.add_argument("--problems", nargs="+", choices=tuple(PROBLEMS), default=DEFAULT_PROBLEMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="none of them tuned anything")
     parser.add_argument("--steps", type=int, default=0, help="instead of each problem's own number")
@@ -410,12 +411,13 @@ def main() -> None:
         outer_momentum=arguments.outer_momentum,
         rate_factor=arguments.rate_factor,
     )
+    control = local if local.local_steps > 1 and not arguments.no_control else None
     scheme = local._replace(up=arguments.up, down=arguments.down, rescale=arguments.rescale)
     cases = [
         Case(problem, seed, arguments.steps, choice)
         for problem in arguments.problems
         for seed in arguments.seeds
-        for choice in ((Scheme(), local, scheme) if local.local_steps > 1 else (Scheme(), scheme))
+        for choice in ((Scheme(), scheme) if control is None else (Scheme(), control, scheme))
     ]
     runs: list[Run] = []
     for run in spread(train, cases, arguments.jobs):
