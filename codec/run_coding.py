@@ -99,9 +99,9 @@ class RunCoding(Coding[Runs]):
         for group in reversed(range(len(members))):
             self._push_symbols(stack, coded[group][0], 2 * group + 1, state, seen)
         every = np.concatenate([np.zeros(0, np.int32), *distance_symbols])
-        left = np.concatenate([np.zeros(0, np.int64), *distances]) - _BASES[every]
-        for width in reversed(range(1, int(_EXTRA_BITS.max()) + 1)):
-            _push_numbers(stack, left[_EXTRA_BITS[every] == width], width)
+        every_distance = np.concatenate([np.zeros(0, np.int64), *distances])
+        for width, here in reversed(_by_width(every)):
+            _push_numbers(stack, every_distance[here] - _BASES[every[here]], width)
         for group in reversed(range(len(members))):
             self._push_symbols(stack, distance_symbols[group], 2 * group, state, seen)
         _push_numbers(stack, numbers, 2 * _WORD)
@@ -118,8 +118,7 @@ class RunCoding(Coding[Runs]):
         ]
         every = np.concatenate([np.zeros(0, np.int32), *symbols])
         distances = _BASES[every].astype(np.int64)
-        for width in range(1, int(_EXTRA_BITS.max()) + 1):
-            here = np.flatnonzero(_EXTRA_BITS[every] == width)
+        for width, here in _by_width(every):
             distances[here] += _pop_numbers(stack, len(here), width)
         coded = [
             self._pop_symbols(stack, int(number), 2 * group + 1, state, seen) for group, number in enumerate(numbers)
@@ -191,6 +190,13 @@ class RunCoding(Coding[Runs]):
         symbols = stack.decode(self._model(state, table), number)
         seen[table] = np.bincount(symbols, minlength=NUM_SYMBOLS)
         return symbols
+
+
+def _by_width(symbols: npt.NDArray[np.int32]) -> list[tuple[int, npt.NDArray[np.intp]]]:
+    """The places of symbols with extra bits, for each number of bits that occurs, ascending."""
+    far = np.flatnonzero(symbols >= _NUM_SHORT)
+    widths = _EXTRA_BITS[symbols[far]]
+    return [(width, far[widths == width]) for width in np.unique(widths).tolist()]
 
 
 def _symbols_of(distances: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
