@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from deadreckon.experiments.runs import find_runs
+from deadreckon.forecast import Forecaster
 from deadreckon.models import load_forecaster, save_forecaster
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "weights"
@@ -114,10 +115,24 @@ def card(name: str, fit: Mapping[str, Any], score: Mapping[str, Any], folder: Pa
         "  AdamW and SGD with momentum. Nothing is known about large networks, long runs, or other optimisers.",
         "* Skill in squared error of the weights. Whether a jump to the forecast lowers a loss is another question;",
         "  `SkipAhead` answers it before it keeps one.",
+        *graph_limits(forecaster, held_out, scored),
         f"* Made with torch {torch.__version__.split('+')[0]}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def graph_limits(forecaster: Forecaster, held_out: Mapping[str, Any], scored: str) -> list[str]:
+    """What is to be known of one that needs a neural graph."""
+    if not forecaster.needs_graph:
+        return []
+    costs = [row["step_equivalents"] for row in held_out["cost"] if row["forecaster"] == scored]
+    num_cases = sum(run["num_cases"] for run in held_out["runs"])
+    return [
+        "* Windows must carry the network's neural graph (docs/nino.md). A forecast costs as much CPU time as",
+        f"  {max(costs):.0f} optimiser steps (median over these runs).",
+        f"* Fit and score are one seed each; the score is of {num_cases} cases.",
+    ]
 
 
 def main(arguments: Sequence[str]) -> None:

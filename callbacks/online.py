@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,8 +11,10 @@ import torch
 from typing_extensions import override
 
 from ..forecast import Case, Forecaster, ForecastError, LearnedForecaster, Ledger, cases, score
+from ..forecast.graph import NeuralGraph
 from ..models import Budget, fit_forecaster, make_forecaster
 from .errors import CallbackOptionError, UnsupportedTrainerError
+from .graphs import NetworkGraph
 from .recorder import TrajectoryRecorder, weights_recorder
 from .support import require_plain_training, sole_optimizer
 
@@ -57,9 +60,11 @@ class OnlineForecaster(pl.Callback):
         iterations: gradient steps a fit may take, where it takes any.
         window_rows: how many of the newest rows to use. More rows see more of the run, fewer follow it faster.
         seed: of everything random in a fit.
+        graph: the network's neural graph, for forecasters that need one, as from `trace_graph(module, inputs)`. If not
+            given, the module is traced once, called with the inputs of the first batch.
 
     Attributes:
-        ledger: what `fitting` and `scoring` cost.
+        ledger: what `fitting` and `scoring` cost, and `tracing`.
         scores: all scores so far.
     """
 
@@ -72,6 +77,7 @@ class OnlineForecaster(pl.Callback):
         iterations: int = 200,
         window_rows: int = 60,
         seed: int = 0,
+        graph: NeuralGraph | None = None,
     ) -> None:
         if every < 1 or window_rows < 4:
             raise CallbackOptionError(
@@ -98,6 +104,7 @@ class OnlineForecaster(pl.Callback):
         self.seed = seed
         self.ledger = Ledger()
         self.scores: list[OnlineScore] = []
+        self._graph = NetworkGraph(graph)
         self._recorder: TrajectoryRecorder | None = None
         self._seconds = 0.0
         self._began = 0.0
@@ -120,6 +127,7 @@ class OnlineForecaster(pl.Callback):
             raise UnsupportedTrainerError(
                 f"{who} with {needy} needs a TrajectoryRecorder that records 'exp_avg' and 'exp_avg_sq' as well."
             )
+        self._graph.begin(pl_module, self.forecasters.values(), who)
         self._recorder = recorder
         self.scores, self.ledger, self._seconds = [], Ledger(), 0.0
 
@@ -130,6 +138,17 @@ class OnlineForecaster(pl.Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.perf_counter()
+
+    @property
+    def graph(self) -> NeuralGraph | None:
+        """The network's neural graph; None where no forecaster needs one, or before the first batch."""
+        return self._graph.graph
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._graph.see(pl_module, batch, self.ledger, type(self).__name__)
 
     @override
     def on_train_batch_end(
@@ -192,29 +211,17 @@ class OnlineForecaster(pl.Callback):
         first = int(steps[max(0, len(steps) - self.window_rows)])
         last = int(steps[-1])
         cut = last - (last - first) // 3
-        moments = forecaster.needs_moments
-        training = (
-            cases(
-                trajectory,
-                "weights",
-                forecaster.history,
-                self.horizons,
-                first_step=first,
-                last_step=cut,
-                with_moments=moments,
-            )
-            if isinstance(forecaster, LearnedForecaster)
-            else []
-        )
-        held_out = cases(
+        read = partial(
+            cases,
             trajectory,
             "weights",
             forecaster.history,
             self.horizons,
-            first_step=cut + 1,
-            last_step=last,
-            with_moments=moments,
+            with_moments=forecaster.needs_moments,
+            graph=self._graph.graph if forecaster.needs_graph else None,
         )
+        training = read(first_step=first, last_step=cut) if isinstance(forecaster, LearnedForecaster) else []
+        held_out = read(first_step=cut + 1, last_step=last)
         return training, held_out
 
     def best(self, horizon: int) -> Forecaster | None:

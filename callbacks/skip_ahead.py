@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ..forecast import Forecaster, LearnedForecaster, Ledger, has_moments, pack
+from ..forecast.graph import NeuralGraph
 from ..forecast.jump import ControllerState, HorizonController, Jump, JumpPolicy, Outcome, attempt_jump
 from ..models import make_forecaster
 from .compression import GradientCompression
 from .errors import CallbackOptionError, ResumeError, UnsupportedTrainerError
+from .graphs import NetworkGraph
 from .online import OnlineForecaster
 from .recorder import TrajectoryRecorder, weights_recorder
 from .support import find_callback, require_plain_training, sole_optimizer
@@ -44,10 +46,13 @@ class SkipAhead(pl.Callback):
         cool_down: see `HorizonController`.
         policy: when a jump is kept; see `JumpPolicy`.
         batch_size: samples in a training batch, to express verification in gradient evaluations too.
+        graph: the network's neural graph, where the forecaster needs one, as from `trace_graph(module, inputs)`. If not
+            given, the module is traced once, called with the inputs of the first batch. With `"online"` it is
+            `OnlineForecaster` that has the graph.
 
     Attributes:
         ledger: what `reading history`, `forecasting`, `loading` held-out data, `copying`, `verifying` and `rolling
-            back` cost.
+            back` cost, and `tracing`.
         jumps: a record of every opportunity.
     """
 
@@ -62,6 +67,7 @@ class SkipAhead(pl.Callback):
         cool_down: int = 2,
         policy: JumpPolicy | None = None,
         batch_size: int | None = None,
+        graph: NeuralGraph | None = None,
     ) -> None:
         if every < 1:
             raise CallbackOptionError(f"`every` must be at least 1, got {every}.")
@@ -74,6 +80,8 @@ class SkipAhead(pl.Callback):
             raise CallbackOptionError(
                 f"SkipAhead needs a forecaster of 'weights', got one of {self._forecaster.stream!r}."
             )
+        if graph is not None and self._forecaster is None:
+            raise CallbackOptionError("With forecaster 'online', give `graph` to the OnlineForecaster instead.")
         if isinstance(batches, Iterator):
             raise CallbackOptionError(
                 "`batches` is gone through at every jump and must not be an iterator. Give a list or a DataLoader."
@@ -92,6 +100,7 @@ class SkipAhead(pl.Callback):
         self.ledger = Ledger()
         self.jumps: list[Jump] = []
         self._state = ControllerState()
+        self._graph = NetworkGraph(graph)
         self._recorder: TrajectoryRecorder | None = None
         self._online: OnlineForecaster | None = None
         self._compression: GradientCompression | None = None
@@ -118,6 +127,7 @@ class SkipAhead(pl.Callback):
                     f"{who}'s horizons must not exceed OnlineForecaster's longest, {longest}, "
                     f"got {self.controller.horizons[-1]}."
                 )
+        self._graph.begin(pl_module, [self._forecaster] if self._forecaster is not None else [], who)
         self._state, self.jumps, self.ledger = ControllerState(), [], Ledger()
         self._compression = find_callback(trainer, GradientCompression)
 
@@ -131,6 +141,12 @@ class SkipAhead(pl.Callback):
                     f"{forecaster.name!r} needs torch's Adam or AdamW with the same betas, eps and weight decay in all "
                     f"groups, got {type(optimizer).__name__}."
                 )
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._graph.see(pl_module, batch, self.ledger, type(self).__name__)
 
     @override
     def on_train_batch_end(
@@ -179,6 +195,10 @@ class SkipAhead(pl.Callback):
             )
         if window is None or window.last_step != step:
             return Jump(step, 0, Outcome.NO_HISTORY)
+        if forecaster.needs_graph:
+            own = self._graph if self._forecaster is not None else self._online
+            assert own is not None  # whoever has the forecaster has seen a batch
+            window = replace(window, graph=own.graph)
         others = self._compression.stateful if self._compression is not None else ()
         return attempt_jump(
             module,

@@ -6,6 +6,7 @@ from functools import cache
 
 from ..forecast import Forecaster, Layout, LearnedForecaster
 from ..models import closed_form_names, make_forecaster
+from ..models.with_graph import bound_graphs
 from .coefficients import MAX_BASIS
 from .errors import ConfigError
 from .predictors import (
@@ -80,7 +81,8 @@ def make_predictor(predictor: Choice, layout: Layout, stream: str) -> Predictor:
     """The rule behind a configuration's `predictor`.
 
     Raises:
-        ConfigError: if a forecaster forecasts another stream, needs moments, or has not been fitted.
+        ConfigError: if a forecaster forecasts another stream, needs moments or a neural graph, is bound to the graph of
+            another network, or has not been fitted.
     """
     if isinstance(predictor, tuple):
         return Combination(layout, [make_predictor(member, layout, stream) for member in predictor])
@@ -96,6 +98,16 @@ def make_predictor(predictor: Choice, layout: Layout, stream: str) -> Predictor:
         )
     if predictor.needs_moments:
         raise ConfigError(f"{predictor.name!r} needs the optimiser's moments, which the decoder does not have.")
+    if predictor.needs_graph:
+        raise ConfigError(
+            f"{predictor.name!r} needs the network's neural graph, which the decoder does not have. Bind it to one "
+            "with `WithGraph(forecaster, graph)`."
+        )
+    if any(graph.layout_digest != layout.digest for graph in bound_graphs(predictor)):
+        raise ConfigError(
+            f"{predictor.name!r} is bound to the neural graph of another network. Trace the module whose layout is "
+            "coded, with the same names of parameters, and bind the forecaster to that graph."
+        )
     if not predictor.fitted:
         raise ConfigError(f"{predictor.name!r} has not been fitted. Fit or load it before making a codec.")
     return Forecasting(layout, predictor)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from .options import CompareOptions
 from .progress import tracked
 from .references import Ends, Reference, references
 from .results import write_result
+from .run_graphs import graph_of_run
 from .run_logger import finish, log_figure, log_table, make_logger
+from .runs import find_runs
 
 COST_COLUMNS = ("nmse_target", "nmse", "bits_per_coordinate", "bytes", "encode_seconds", "decode_seconds")
 CODEC_COLUMNS = ("coder", "setting", *COST_COLUMNS)
@@ -152,12 +155,16 @@ def _skill_rows(trajectory: Trajectory, options: CompareOptions) -> tuple[list[d
             f"{needy[0]!r} needs the streams exp_avg and exp_avg_sq, which {options.trajectory} does not hold. "
             "Record them, or leave it out of `forecasters`."
         )
+    graph = None
+    if any(item.needs_graph for item in forecasters):
+        run = find_runs([options.trajectory], diverged=True)[0]
+        graph = graph_of_run(run, trajectory.layout, options.data)
     weights = trajectory.stream("weights")
     cut = int(weights.steps[0] + TRAINING_SHARE * (weights.steps[-1] - weights.steps[0]))
     history = max(item.history for item in forecasters)
     horizons = options.horizons
-    training = cases(trajectory, "weights", history, horizons, last_step=cut, with_moments=bool(needy))
-    held_out = cases(trajectory, "weights", history, horizons, first_step=cut + 1, with_moments=bool(needy))
+    read = partial(cases, trajectory, "weights", history, horizons, with_moments=bool(needy), graph=graph)
+    training, held_out = read(last_step=cut), read(first_step=cut + 1)
     if not training or not held_out:
         raise OptionError(
             f"{options.trajectory} is too short to score horizons of {max(horizons)} steps. "

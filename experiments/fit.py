@@ -64,7 +64,9 @@ def run(options: FitOptions) -> None:
         options.seed,
     )
     chosen = [*split.training, *split.validation]
-    request = CaseRequest.of([forecaster], chosen, options.horizons, options.spacing, options.cases_per_run)
+    request = CaseRequest.of(
+        [forecaster], chosen, options.horizons, options.spacing, options.cases_per_run, options.data
+    )
     data = RunsData(forecaster, split, request, options.seed, options.iterations)
     data.setup("fit")
     logger = make_logger(options.logger, out, "fit", asdict(options), options.wandb_mode)

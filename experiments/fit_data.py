@@ -148,6 +148,9 @@ class RunsData(pl.LightningDataModule):
             [request.horizons, request.spacing, request.per_run],
             [[run.digest for run in part] for part in (self.training, self.validation)],
         ]
+        if request.with_graph:
+            graphs = {case.window.graph.digest for case in self.training_cases if case.window.graph is not None}
+            parts.append(sorted(graphs))
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def explained(self, error: FittingError) -> str:

@@ -30,6 +30,8 @@ class FitOptions:
         learning_rate: of its training, where it is trained in batches; null for its own choice.
         check_every: iterations between looks at the validation error; null for its own choice.
         patience: looks without improvement after which training stops early; null for its own choice.
+        data: a folder with the tasks' files, where a forecaster needs the neural graph of each run's network and those
+            are not found otherwise.
         seed: of everything that is drawn.
         resume: go on from the checkpoint of a fit into the same folder that was interrupted.
         logger: where metrics go besides the result file.
@@ -53,6 +55,7 @@ class FitOptions:
     learning_rate: float | None = None
     check_every: int | None = None
     patience: int | None = None
+    data: str | None = None
     seed: int = 0
     resume: bool = False
     logger: LoggerName = "wandb"
@@ -98,6 +101,8 @@ class ScoreOptions:
         only_tasks: score on these tasks only; [] for all.
         exclude_tasks: tasks that are left out, such as those that a forecaster was fitted to.
         resamples: how often the runs are drawn anew for the intervals.
+        data: a folder with the tasks' files, where a forecaster needs the neural graph of each run's network and those
+            are not found otherwise.
         seed: of everything that is drawn.
         logger: where metrics go besides the result file.
         wandb_mode: offline needs no account; a run can be sent later with `wandb sync`.
@@ -115,6 +120,7 @@ class ScoreOptions:
     only_tasks: tuple[str, ...] = ()
     exclude_tasks: tuple[str, ...] = ()
     resamples: int = 2000
+    data: str | None = None
     seed: int = 0
     logger: LoggerName = "wandb"
     wandb_mode: WandbMode = "offline"

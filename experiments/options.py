@@ -178,6 +178,8 @@ class CompareOptions:
         packets: code at most so many rows, the last ones; null for all.
         forecasters: the forecasters that are scored on the recorded weights; [] for none.
         horizons: how far ahead they look, in optimiser steps.
+        data: a folder with the task's files, where a forecaster needs the neural graph of the run's network and those
+            are not found otherwise.
         seed: of everything that is drawn.
         logger: where metrics go besides the result file.
         wandb_mode: offline needs no account; a run can be sent later with `wandb sync`.
@@ -194,6 +196,7 @@ class CompareOptions:
     packets: int | None = None
     forecasters: tuple[str, ...] = ("hold", "linear", "quadratic", "learned_linear", "neural_ode")
     horizons: tuple[int, ...] = (10, 20, 50, 100)
+    data: str | None = None
     seed: int = 0
     logger: LoggerName = "wandb"
     wandb_mode: WandbMode = "offline"

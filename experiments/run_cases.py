@@ -1,13 +1,14 @@
 """Cases with known answers from many recorded runs: which runs, at which spacing, how many of each."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from ..forecast import Case, Forecaster, Trajectory, Window, cases
+from ..forecast import Case, Forecaster, Trajectory, cases
 from ..forecast.cases import cadence
 from .errors import OptionError
+from .run_graphs import graph_of_run
 from .runs import RecordedRun, open_run
 
 PHASES = ("early", "middle", "late")
@@ -24,6 +25,8 @@ class CaseRequest:
         spacing: optimiser steps between rows of a window, the same for all runs.
         per_run: at most so many cases of each run, evenly from its beginning to its end; None for all.
         with_moments: whether windows carry the optimiser's moments.
+        with_graph: whether windows carry the network's neural graph.
+        data: a folder with the files of tasks, for runs whose network has to be made to trace it.
     """
 
     stream: str
@@ -32,6 +35,8 @@ class CaseRequest:
     spacing: int
     per_run: int | None
     with_moments: bool
+    with_graph: bool = False
+    data: str | None = None
 
     @classmethod
     def of(
@@ -41,6 +46,7 @@ class CaseRequest:
         horizons: Sequence[int],
         spacing: int | None,
         per_run: int | None,
+        data: str | None = None,
     ) -> "CaseRequest":
         """What serves all of these forecasters, so that they can be given the same cases.
 
@@ -59,6 +65,8 @@ class CaseRequest:
             common_spacing(runs, stream, spacing),
             per_run,
             any(item.needs_moments for item in forecasters),
+            any(item.needs_graph for item in forecasters),
+            data,
         )
 
 
@@ -178,7 +186,8 @@ def read_cases(
         last_step: rows after it are not used.
 
     Raises:
-        OptionError: if there is none; it says why. Those left out because they are not finite count as there.
+        OptionError: if there is none; it says why. Those left out because they are not finite count as there. Also if
+            a forecaster needs the neural graph, and there is no way to it.
     """
     with open_run(run) as trajectory:
         if request.with_moments and not {"exp_avg", "exp_avg_sq"} <= set(trajectory.streams):
@@ -195,6 +204,7 @@ def read_cases(
             first_step=first_step,
             last_step=last_step,
             with_moments=request.with_moments,
+            graph=graph_of_run(run, trajectory.layout, request.data) if request.with_graph else None,
         )
         steps = trajectory.stream(request.stream).steps
         if not found:
@@ -221,10 +231,7 @@ def _is_finite(case: Case) -> bool:
 
 
 def _owned(case: Case) -> Case:
-    window = case.window
-    own = Window(
-        window.values.clone(), window.steps, window.layout, window.stream, window.learning_rates, window.moments
-    )
+    own = replace(case.window, values=case.window.values.clone())
     return Case(own, {horizon: row.clone() for horizon, row in case.targets.items()})
 
 

@@ -68,7 +68,7 @@ def run(options: ScoreOptions) -> None:
     contestants = find_contestants(options.forecasters, options.controls, options.fit_in_run)
     runs = choose_tasks(find_runs(options.runs), options.only_tasks, options.exclude_tasks)
     forecasters = [item.forecaster for item in contestants]
-    request = CaseRequest.of(forecasters, runs, options.horizons, options.spacing, options.cases_per_run)
+    request = CaseRequest.of(forecasters, runs, options.horizons, options.spacing, options.cases_per_run, options.data)
     logger = make_logger(options.logger, out, "score", asdict(options), options.wandb_mode)
     tallies: Tallies = {}
     about: list[dict[str, Any]] = []

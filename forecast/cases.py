@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import WindowError
+from .graph.neural_graph import NeuralGraph
 from .moments import Moments
 from .window import Window
 
@@ -39,6 +40,7 @@ def cases(
     first_step: int | None = None,
     last_step: int | None = None,
     with_moments: bool = False,
+    graph: NeuralGraph | None = None,
 ) -> list[Case]:
     """Every case that the recorded rows allow, oldest first; none spans an event that breaks the curve.
 
@@ -54,9 +56,11 @@ def cases(
         last_step: the same for rows after it.
         with_moments: attach the optimiser's moments at each window's last row, from the streams `exp_avg` and
             `exp_avg_sq`; windows where they were not recorded are left out.
+        graph: the network's neural graph, attached to each window, for forecasters with `needs_graph`.
 
     Raises:
-        WindowError: if `history` or a horizon is below 1, or moments are asked for that were not recorded.
+        WindowError: if `history` or a horizon is below 1, moments are asked for that were not recorded, or the graph is
+            of another network.
     """
     if history < 1:
         raise WindowError(f"`history` must be at least 1, got {history}.")
@@ -94,7 +98,7 @@ def cases(
                 if all(step in rate_at for step in wanted)
                 else None
             )
-            window = Window(values, torch.tensor(wanted), trajectory.layout, stream, learning_rates, moments)
+            window = Window(values, torch.tensor(wanted), trajectory.layout, stream, learning_rates, moments, graph)
             found.append(Case(window, {h: rows[row_of[last + h]] for h in horizons}))
     return found
 

@@ -45,11 +45,13 @@ class Forecaster(abc.ABC):
         history: rows it needs; a longer window is cut to its newest rows.
         order: degree of the polynomials in time that it continues exactly, `None` where it makes no such claim.
         needs_moments: whether the window must carry the optimiser's moments.
+        needs_graph: whether the window must carry the network's neural graph.
     """
 
     name: ClassVar[str]
     order: int | None = None
     needs_moments: bool = False
+    needs_graph: bool = False
     history: int = 1
 
     def __init__(self, stream: str = "weights") -> None:
@@ -68,7 +70,8 @@ class Forecaster(abc.ABC):
             is held at its last value with an infinite scale, and has no effect on any other.
 
         Raises:
-            WindowError: if the window is of another stream, too short, or lacks the moments; or a horizon is below 1.
+            WindowError: if the window is of another stream, too short, or lacks moments or graph; or a horizon is
+                below 1.
             NotFittedError: if a learned forecaster has not been fitted.
         """
         if window.stream != self.stream:
@@ -77,6 +80,11 @@ class Forecaster(abc.ABC):
             raise WindowError(f"{self.name!r} needs {self.history} rows of history, got {len(window)}.")
         if self.needs_moments and window.moments is None:
             raise WindowError(f"{self.name!r} needs the optimiser's moments; the window carries none.")
+        if self.needs_graph and window.graph is None:
+            raise WindowError(
+                f"{self.name!r} needs the network's neural graph; the window carries none. Make one with "
+                "`trace_graph(module, example_inputs)` and set it as the window's `graph`."
+            )
         for horizon in horizons:
             if horizon < 1:
                 raise WindowError(f"Horizons must be at least 1, got {horizon}.")

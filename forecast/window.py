@@ -1,11 +1,12 @@
 """What a forecaster is given: a short stretch of one stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .errors import WindowError
+from .graph.neural_graph import NeuralGraph
 from .layout import Layout
 from .moments import Moments
 
@@ -21,9 +22,10 @@ class Window:
         stream: which stream this is: `weights`, `gradients`, ...
         learning_rates: the learning rate at each row, `[time]`, float64, where known.
         moments: the optimiser's moments at the last row, for forecasters with `needs_moments`.
+        graph: the network's neural graph, for forecasters with `needs_graph`.
 
     Raises:
-        WindowError: if shapes do not fit or steps do not increase.
+        WindowError: if shapes do not fit, steps do not increase, or the graph is of another network.
     """
 
     values: Tensor
@@ -32,6 +34,7 @@ class Window:
     stream: str = "weights"
     learning_rates: Tensor | None = None
     moments: Moments | None = None
+    graph: NeuralGraph | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != self.layout.size or self.values.shape[0] < 1:
@@ -56,6 +59,8 @@ class Window:
             raise WindowError(
                 f"`moments` must have {self.layout.size} coordinates, got {self.moments.exp_avg.shape[0]}."
             )
+        if self.graph is not None and self.graph.layout_digest != self.layout.digest:
+            raise WindowError("`graph` belongs to another layout. Trace the network that the layout was made of.")
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -91,4 +96,4 @@ class Window:
         if not 1 <= num_rows <= len(self):
             raise WindowError(f"The window has {len(self)} rows, {num_rows} were asked for.")
         rates = None if self.learning_rates is None else self.learning_rates[-num_rows:]
-        return Window(self.values[-num_rows:], self.steps[-num_rows:], self.layout, self.stream, rates, self.moments)
+        return replace(self, values=self.values[-num_rows:], steps=self.steps[-num_rows:], learning_rates=rates)

@@ -21,6 +21,9 @@ from .lfd2 import LFD2
 from .linear import Linear
 from .lookahead import Lookahead
 from .neural_ode import NeuralODE
+from .nino import NiNo
+from .nino_original import released_graph
+from .nino_released import ReleasedNiNo, load_released_nino
 from .optimizer_moments import OptimizerMoments
 from .outer_momentum import OuterMomentum
 from .per_kind import PerKind
@@ -32,6 +35,7 @@ from .scalar_extrapolation import ScalarExtrapolation
 from .trainable import TrainableForecaster, TrainingItems
 from .trust_region import TrustRegion
 from .tuned_line import TunedLine
+from .with_graph import WithGraph
 from .wnn import WNN
 from .wnn_files import load_released_wnn
 from .wnn_plus import WNNPlus
@@ -65,9 +69,11 @@ __all__ = [
     "ModelError",
     "ModelFileError",
     "NeuralODE",
+    "NiNo",
     "OptimizerMoments",
     "PerKind",
     "Quadratic",
+    "ReleasedNiNo",
     "ScalarExtrapolation",
     "TrainableForecaster",
     "TrainingItems",
@@ -75,6 +81,7 @@ __all__ = [
     "TunedLine",
     "WNN",
     "WNNPlus",
+    "WithGraph",
     "Wrapper",
     "closed_form_names",
     "fit_forecaster",
@@ -82,11 +89,13 @@ __all__ = [
     "learned_names",
     "load_forecaster",
     "load_pretrained",
+    "load_released_nino",
     "load_released_wnn",
     "load_released_wnn_plus",
     "make_forecaster",
     "pretrained_card",
     "pretrained_names",
+    "released_graph",
     "save_forecaster",
     "wrapper_names",
 ]

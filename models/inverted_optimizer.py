@@ -223,6 +223,7 @@ class InvertedOptimizer(LearnedForecaster):
         if member.needs_moments:
             raise ModelError(f"{member.name!r} needs the optimiser's moments, which a window of gradients lacks.")
         self.member = member
+        self.needs_graph = member.needs_graph
         self.optimizer = optimizer
         needed = max(2, member.history - 1)  # the weights before the first gradient are one more row; spacing takes two
         self.history = needed if history is None else require_integer("history", history, needed)
@@ -275,7 +276,7 @@ class InvertedOptimizer(LearnedForecaster):
             state, update = self.optimizer.advanced(state, gradient)
             rows.append(rows[-1] - update)
         steps = torch.cat([window.steps[:1] - spacing, window.steps])
-        return state, Window(torch.stack(rows), steps, window.layout)
+        return state, Window(torch.stack(rows), steps, window.layout, graph=window.graph)
 
     def _inverted(self, state: OptimizerState, weights: Window, horizon: int, spacing: int) -> tuple[Tensor, Tensor]:
         """Mean and scale of one horizon: the optimiser backwards along the forecast weights, row after row."""

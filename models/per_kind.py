@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from ..forecast import Case, Forecast, Layout, Window
+from ..forecast import Case, Forecast, Forecaster, Layout, Window
 from ..forecast.layout import Kind
 from .errors import ModelError
 from .fitting import Examples
 from .hold import Hold
 from .linear import Linear
 from .saved_options import describe
+from .with_graph import bound_graphs
 from .wrapper import Member, Members, Wrapper
 
 
@@ -29,7 +30,7 @@ class PerKind(Wrapper):
         stream: the stream it forecasts.
 
     Raises:
-        ModelError: if there is no such kind, or a member is of another stream.
+        ModelError: if there is no such kind, or a member is of another stream or needs the network's neural graph.
     """
 
     name: ClassVar[str] = "per_kind"
@@ -46,6 +47,11 @@ class PerKind(Wrapper):
         if strange := [kind for kind in members if kind not in get_args(Kind)]:
             raise ModelError(f"There is no kind of tensor {strange[0]!r}. There are: {', '.join(get_args(Kind))}.")
         others = default if default is not None else Linear(stream=stream)
+        for member in (others, *members.values()):
+            if isinstance(member, Forecaster) and (member.needs_graph or bound_graphs(member)):
+                raise ModelError(
+                    f"{member.name!r} needs the graph of all tensors, and would be given those of some kinds."
+                )
         super().__init__([others, *members.values()], stream)
         self._kinds = tuple(members)
 
@@ -121,4 +127,4 @@ def _window_of(window: Window, indices: Tensor, layout: Layout) -> Window:
             exp_avg_sq=moments.exp_avg_sq[indices],
             learning_rate=rate[indices] if rate.ndim else rate,
         )
-    return replace(window, values=window.values[:, indices], layout=layout, moments=moments)
+    return replace(window, values=window.values[:, indices], layout=layout, moments=moments, graph=None)

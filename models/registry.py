@@ -24,6 +24,8 @@ from .lfd2 import LFD2
 from .linear import Linear
 from .lookahead import Lookahead
 from .neural_ode import NeuralODE
+from .nino import NiNo
+from .nino_released import ReleasedNiNo
 from .optimizer_moments import OptimizerMoments
 from .outer_momentum import OuterMomentum
 from .per_kind import PerKind
@@ -31,6 +33,7 @@ from .quadratic import Quadratic
 from .scalar_extrapolation import ScalarExtrapolation
 from .trust_region import TrustRegion
 from .tuned_line import TunedLine
+from .with_graph import WithGraph
 from .wnn import WNN
 from .wnn_plus import WNNPlus
 from .wrapper import Wrapper
@@ -59,7 +62,10 @@ LEARNED: tuple[type[FittableForecaster], ...] = (
     Introspection,
     WNN,
     WNNPlus,
+    NiNo,
 )
+# Of no use without a file or a graph: not among the names, but saved and loaded like the others.
+UNLISTED: tuple[type[FittableForecaster], ...] = (ReleasedNiNo, WithGraph)
 WRAPPERS: tuple[type[Wrapper], ...] = (
     Damped,
     TrustRegion,
@@ -111,15 +117,18 @@ def make_forecaster(name: str, **options: object) -> ClosedForm | FittableForeca
 
 
 def _make(name: str, options: Mapping[str, object], depth: int) -> ClosedForm | FittableForecaster:
-    kinds = {kind.name: kind for kind in (*CLOSED_FORMS, *LEARNED, *WRAPPERS)}
+    kinds = {kind.name: kind for kind in (*CLOSED_FORMS, *LEARNED, *WRAPPERS, *UNLISTED)}
     if name not in kinds:
-        raise ModelError(f"There is no forecaster {name!r}. There are: {', '.join(kinds)}.")
+        raise ModelError(f"There is no forecaster {name!r}. There are: {', '.join(forecaster_names())}.")
     parameters = inspect.signature(kinds[name]).parameters
     unknown = [option for option in options if option not in parameters]
     if unknown:
         raise ModelError(f"{name!r} has no option {unknown[0]!r}. It has: {', '.join(parameters)}.")
     if not isinstance(stream := options.get("stream", "weights"), str) or not stream:
         raise ModelError(f"`stream` must be the name of a stream, got {stream!r}.")
+    needed = [option for option, entry in parameters.items() if entry.default is entry.empty and option not in options]
+    if needed:
+        raise ModelError(f"{name!r} needs `{needed[0]}`. It takes: {', '.join(parameters)}.")
     built = dict(options)
     for option, value in options.items():
         kinds_taken = get_args(parameters[option].annotation)

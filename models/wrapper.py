@@ -47,6 +47,7 @@ class Wrapper(FittableForecaster):
         self.members: tuple[Member, ...] = tuple(members)
         self.history = max(member.history for member in members)
         self.needs_moments = any(member.needs_moments for member in members)
+        self.needs_graph = any(member.needs_graph for member in members)
 
     @property
     @override

@@ -5,6 +5,7 @@ from itertools import accumulate
 from typing import get_args
 
 import torch
+from nino_graphs import plain_graph
 from torch import Tensor
 
 from deadreckon.forecast import Layout, Moments, TensorSpec, Window
@@ -38,15 +39,23 @@ def window_of(
     layout: Layout | None = None,
     stream: str = "weights",
     moments: Moments | None = None,
+    with_graph: bool = False,
 ) -> Window:
     """A window of `values` `[time, param]`, at steps 0, 1, 2, ... unless told otherwise."""
     steps = range(len(values)) if steps is None else steps
     layout = flat_layout(values.shape[1]) if layout is None else layout
-    return Window(values, torch.tensor(list(steps)), layout, stream, moments=moments)
+    graph = plain_graph(layout) if with_graph else None
+    return Window(values, torch.tensor(list(steps)), layout, stream, moments=moments, graph=graph)
 
 
 def cases_of(
-    values: Tensor, steps: Sequence[int], history: int, horizons: Sequence[int], layout: Layout, stream: str = "weights"
+    values: Tensor,
+    steps: Sequence[int],
+    history: int,
+    horizons: Sequence[int],
+    layout: Layout,
+    stream: str = "weights",
+    with_graph: bool = False,
 ) -> list[Case]:
     """All cases of recorded rows, oldest first."""
     row_of = {step: row for row, step in enumerate(steps)}
@@ -54,7 +63,7 @@ def cases_of(
     for last in range(history - 1, len(steps)):
         if all(steps[last] + horizon in row_of for horizon in horizons):
             first = last - history + 1
-            window = window_of(values[first : last + 1], steps[first : last + 1], layout, stream)
+            window = window_of(values[first : last + 1], steps[first : last + 1], layout, stream, with_graph=with_graph)
             found.append(Case(window, {horizon: values[row_of[steps[last] + horizon]] for horizon in horizons}))
     return found
 
@@ -103,6 +112,8 @@ def fitted(
     if isinstance(forecaster, FittableForecaster):
         rows = drifting_rows(40, layout.size, torch.Generator().manual_seed(5))
         steps = range(0, 40 * spacing, spacing)
-        cases = cases_of(rows, steps, forecaster.history, [spacing, 6 * spacing], layout, forecaster.stream)
+        cases = cases_of(
+            rows, steps, forecaster.history, [spacing, 6 * spacing], layout, forecaster.stream, forecaster.needs_graph
+        )
         fit_forecaster(forecaster, cases, Budget(iterations=5), torch.Generator().manual_seed(1))
     return forecaster

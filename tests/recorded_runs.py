@@ -1,6 +1,6 @@
 """Recorded runs made up in no time, and a small forecaster that is trained in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -27,8 +27,11 @@ def write_run(
     noise: float = 0.002,
     shapes: dict[str, tuple[int, ...]] = SHAPES,
     broken_from: int | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """A run whose weights come to rest by friction, with some noise; NaN from a step on if asked for.
+
+    `facts` replace what the trajectory tells of its run.
 
     Returns:
         The run's folder, with the trajectory in it.
@@ -37,7 +40,7 @@ def write_run(
     layout = small_layout(shapes)
     rows = relaxing_rows(steps // every + 1, layout.size, 3, generator)
     rows = rows + noise * torch.randn(rows.shape, generator=generator)
-    facts: dict[str, Any] = {
+    told: dict[str, Any] = {
         "task": task,
         "network": "mlp",
         "width": 1.0,
@@ -48,9 +51,9 @@ def write_run(
         "seed": seed,
         "steps": steps,
         "adam": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0},
-    }
+    } | dict(facts or {})
     folder.mkdir(parents=True, exist_ok=True)
-    with Trajectory.create(folder / "trajectory", layout, streams, facts) as trajectory:
+    with Trajectory.create(folder / "trajectory", layout, streams, told) as trajectory:
         for row, values in enumerate(rows):
             step = row * every
             if broken_from is not None and step >= broken_from:

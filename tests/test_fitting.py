@@ -27,7 +27,7 @@ every_learned = pytest.mark.parametrize("name", learned_names())
 
 def some_cases(history: int = HISTORY, stream: str = "weights") -> list[Case]:
     rows = drifting_rows(50, 40, torch.Generator().manual_seed(0))
-    return cases_of(rows, range(50), history, [1, 4], LAYOUT, stream)
+    return cases_of(rows, range(50), history, [1, 4], LAYOUT, stream, with_graph=True)
 
 
 def make(name: str, **options: object) -> FittableForecaster:
@@ -179,7 +179,7 @@ def test_what_is_shared_by_networks_is_fitted_to_all_of_them(options: dict) -> N
 def of_another_network(case: Case) -> Case:
     layout = small_layout({"one.weight": (5, 3), "one.bias": (5,)})
     targets = {horizon: target[:20] for horizon, target in case.targets.items()}
-    return Case(replace(case.window, values=case.window.values[:, :20], layout=layout), targets)
+    return Case(replace(case.window, values=case.window.values[:, :20], layout=layout, graph=None), targets)
 
 
 def test_some_still_cases_do_no_harm() -> None:

@@ -37,7 +37,7 @@ def moving_window(forecaster: ClosedForm | FittableForecaster, dtype: torch.dtyp
     rows = drifting_rows(forecaster.history + 2, LAYOUT.size, generator).to(dtype)
     moments = some_moments(LAYOUT.size, generator) if forecaster.needs_moments else None
     steps = range(100, 100 + SPACING * len(rows), SPACING)
-    return window_of(rows, steps, LAYOUT, forecaster.stream, moments)
+    return window_of(rows, steps, LAYOUT, forecaster.stream, moments, forecaster.needs_graph)
 
 
 def constant_window(forecaster: ClosedForm | FittableForecaster) -> Window:
@@ -46,7 +46,8 @@ def constant_window(forecaster: ClosedForm | FittableForecaster) -> Window:
     row = torch.randn(LAYOUT.size, generator=generator) * torch.logspace(-20, 15, LAYOUT.size)
     moments = some_moments(LAYOUT.size, generator, size=0.0) if forecaster.needs_moments else None
     steps = range(100, 100 + SPACING * forecaster.history, SPACING)
-    return window_of(row.repeat(forecaster.history, 1), steps, LAYOUT, forecaster.stream, moments)
+    rows = row.repeat(forecaster.history, 1)
+    return window_of(rows, steps, LAYOUT, forecaster.stream, moments, forecaster.needs_graph)
 
 
 def same(first: Forecast, second: Forecast) -> bool:
@@ -156,7 +157,7 @@ def test_forecasts_follow_the_unit_of_the_values(name: str) -> None:
         pytest.skip("depends on absolute positions or on moments, not on the rows alone")
     window = moving_window(forecaster)
     factor = 2.0**80
-    scaled = window_of(window.values * factor, window.steps.tolist(), LAYOUT, forecaster.stream)
+    scaled = replace(window, values=window.values * factor)
     for plain, large in zip(forecaster.forecast(window, [1, 6]), forecaster.forecast(scaled, [1, 6]), strict=True):
         torch.testing.assert_close(large.mean / factor, plain.mean, rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(large.scale / factor, plain.scale, rtol=1e-6, atol=1e-7)
@@ -237,6 +238,14 @@ def test_missing_moments_are_refused(name: str) -> None:
     forecaster = make_forecaster(name)
     with pytest.raises(WindowError, match="needs the optimiser's moments"):
         forecaster.forecast(window_of(torch.zeros(3, LAYOUT.size), layout=LAYOUT), [1])
+
+
+@pytest.mark.parametrize("name", [name for name in forecaster_names() if make_forecaster(name).needs_graph])
+def test_missing_graphs_are_refused(name: str) -> None:
+    """A forecaster that needs a graph refuses a window without one, and says how to make it."""
+    window = replace(moving_window(ready(name)), graph=None)
+    with pytest.raises(WindowError, match="needs the network's neural graph.* Make one with `trace_graph"):
+        ready(name).forecast(window, [1])
 
 
 @every_forecaster

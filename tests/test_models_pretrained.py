@@ -25,7 +25,7 @@ def test_they_forecast_smooth_motion_of_any_network(name: str) -> None:
     """On a network and a path that none of them has seen, each is better than standing still at every horizon."""
     rows = relaxing_rows(60, LAYOUT.size, 4, torch.Generator().manual_seed(0))
     forecaster = load_pretrained(name)
-    cases = cases_of(rows, range(0, 600, 10), forecaster.history, HORIZONS, LAYOUT)
+    cases = cases_of(rows, range(0, 600, 10), forecaster.history, HORIZONS, LAYOUT, with_graph=forecaster.needs_graph)
     results = score(forecaster, cases)
     assert [result.horizon for result in results] == HORIZONS
     assert min(result.skill for result in results) > 0.1

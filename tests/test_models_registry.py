@@ -38,6 +38,7 @@ def test_names() -> None:
         "introspection",
         "wnn",
         "wnn_plus",
+        "nino",
     )
     assert wrapper_names() == ("damped", "trust_region", "per_kind", "blended", "best_of")
     assert forecaster_names() == closed_form_names() + learned_names() + wrapper_names()
