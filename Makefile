@@ -4,7 +4,7 @@ VENV ?= .venv
 INSTALL ?= -e .[test]
 DEV ?= -e .[dev]
 # Whole files of tests to each process; one thread in each, because they would wait for each other.
-SPREAD ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+SPREAD ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test slow check clean
 .DELETE_ON_ERROR:
