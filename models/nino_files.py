@@ -1,12 +1,11 @@
 """The published weights of NiNo's graph network, read from their authors' checkpoints."""
 
 import os
-import pickle
-from typing import cast
 
 import torch
 from torch import Tensor
 
+from .checkpoints import read_state_dict
 from .errors import ModelFileError
 from .nino_network import ROUNDS, NiNoNetwork
 
@@ -25,16 +24,7 @@ def read_released_network(path: str | os.PathLike[str]) -> NiNoNetwork:
     Raises:
         ModelFileError: if the file cannot be read or is no such checkpoint.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"There is no checkpoint {path}.") from error
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelFileError(f"{path} is not a checkpoint of plain tensors: {str(error).splitlines()[0]}") from error
-    found = cast(dict[object, object], content).get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(found, dict):
-        raise ModelFileError(f"{path} is a file of torch, but holds no 'state_dict' of tensors.")
-    values = cast(dict[str, object], found)
+    values = read_state_dict(path)
     embedding = values.get("layer_embed.weight")
     if "edge_mlp.fc.0.weight" in values:
         raise ModelFileError(f"{path} holds WNN+, which needs no graph. Use `load_released_wnn_plus`.")

@@ -1,13 +1,13 @@
 """The published weights of WNN+, read from their authors' checkpoints."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from .checkpoints import read_state_dict
 from .errors import ModelFileError
 from .options import require_integer
 from .tensor_types import NUM_TYPES
@@ -69,14 +69,9 @@ def load_released_wnn_plus(
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The checkpoint's tensors under the names of `TypedPerceptron`, checked."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"There is no checkpoint {path}.") from error
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelFileError(f"{path} is not a checkpoint of plain tensors: {str(error).splitlines()[0]}") from error
-    found = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    given = read_state_dict(path)
+    found = {key: value for key, value in given.items() if isinstance(value, Tensor)}
+    if len(found) < len(given):
         raise ModelFileError(f"{path} is a file of torch, but holds no 'state_dict' of tensors.")
     embedding = found.get("layer_embed.weight")
     width = embedding.shape[-1] if embedding is not None and embedding.ndim == 2 else 0

@@ -29,6 +29,7 @@ NAMES = (
     "codec_ladder",
     "codec_updates",
     "codec_baselines",
+    "accuracy_table",
     "codec_accuracy",
 )
 RAW = {"lattice": "raw"}
@@ -451,7 +452,7 @@ class TestAccuracy:
 
     def test_the_interval_resamples_within_tasks(self, scripts: Any) -> None:
         """Two tasks that each always give the same have no spread, however different they are; one task's has some."""
-        interval = scripts.codec_accuracy.interval
+        interval = scripts.accuracy_table.interval
         assert interval([np.full(5, -1.0), np.full(5, 3.0)]) == (1.0, 1.0)
         values = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
         low, high = interval([values])
