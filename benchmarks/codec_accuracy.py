@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 
 import torch
 from accuracy_table import COMPRESSED, FLOAT32, LOCAL, Run, table_text
-from codec_rate import provenance, report, spread, write
+from codec_replay import spread
+from codec_tables import provenance, report, write
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional

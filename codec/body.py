@@ -51,25 +51,18 @@ class Context(NamedTuple):
     """What both ends hold when a body is written or read.
 
     Attributes:
-        coding: of the residual.
+        codings: that the residual may be in; the body tells which where there are several.
         state: the coding's, which all share.
         offsets: the last ones, int8 `[offset]`, as many as the lattice with most has; zeros before any.
         num_matrices: tensors that are not empty.
         weighted: whether the body tells the floor of the metric.
-        others: codings that the residual may be in instead; the body tells which.
     """
 
-    coding: Coding
+    codings: tuple[Coding, ...]
     state: CoderState
     offsets: npt.NDArray[np.int8]
     num_matrices: int
     weighted: bool
-    others: tuple[Coding, ...] = ()
-
-    @property
-    def codings(self) -> tuple[Coding, ...]:
-        """All that the residual may be in."""
-        return (self.coding, *self.others)
 
     @property
     def expected_cell(self) -> int:

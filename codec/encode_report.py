@@ -16,14 +16,14 @@ class EncodeReport(NamedTuple):
     Attributes:
         num_bits: eight times the packet's length; the sum of the parts that follow.
         header_bits: the frame: header, checksum, authentication.
-        quantiser_bits: cell width and centroids, and which lattice where that is open.
+        quantiser_bits: cell width, centroids, the metric's floor, and which lattice where that is open.
         level_bits: which tensors have wider cells or no vector.
         coefficient_bits: coefficients of the prediction, and padding to a whole byte.
         symbol_bits: entropy-coded symbols, raw bits of large magnitudes included.
         raw_bits: the vector itself, where it was sent as it is.
-        nmse: ||g - decoded||^2 / ||g||^2; 0 for raw packets and for g = 0. With error feedback, g is what was coded:
-            the vector and what was owed.
-        residual_ratio: ||g - prediction||^2 / ||g||^2; 1 for raw packets and for g = 0.
+        nmse: ||g - decoded||^2 / ||g||^2 in the configured metric; 0 for raw packets and for g = 0. With error
+            feedback, g is what was coded: the vector and what was owed.
+        residual_ratio: ||g - prediction||^2 / ||g||^2 in the same metric; 1 for raw packets and for g = 0.
         cell_index: of the lattice's cell width; 0 for raw packets.
         coefficients: of the prediction, `[block, basis]`; blocks are the tensors that are not empty, or the vector.
         lattice: of the packet, one of `lattice_names()` but never `auto`; `raw` for raw packets.

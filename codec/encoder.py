@@ -285,7 +285,7 @@ class Encoder(Endpoint):
         start = base.coder.cell_index if base.coder.num_updates else _guess(bound, len(values))
         start = self._own.control.cells(whole) if fixed else start
         rounding = RoundingKey(self._seed, step) if self._config.rounding == "stochastic" else None
-        weights = self._predictor.coefficients(values, basis, context.coding.cost(base.coder, start))
+        weights = self._predictor.coefficients(values, basis, context.codings[0].cost(base.coder, start))
         prediction = self._prediction(weights, basis)
         residual, left = values, whole
         if prediction is not None:
@@ -302,7 +302,7 @@ class Encoder(Endpoint):
         """The coded form in one lattice, or `None` where the bound cannot be kept."""
         coding, search = context.codings[which], task.search
         free = search.fixed or search.rounding is not None  # of the bound
-        for share in _SHARES:
+        for share in _SHARES[:1] if search.fixed else _SHARES:
             quantised = coding.quantise(search._replace(bound=share * search.bound))
             if quantised is None:
                 return None

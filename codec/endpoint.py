@@ -144,8 +144,7 @@ class Endpoint:
     def _context(self, base: SharedState) -> Context:
         """What a body is written or read against."""
         weighted = base.moment.numel() > 0 and base.num_updates > 0
-        first, *others = self._codings
-        return Context(first, base.coder, base.offsets, len(self._matrices), weighted, tuple(others))
+        return Context(self._codings, base.coder, base.offsets, len(self._matrices), weighted)
 
     def _lacking(self, base: SharedState) -> float:
         """What the running mean of squares lacks for having begun at zero."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .errors import WindowError
+from .errors import GraphError, WindowError
 from .graph.neural_graph import NeuralGraph
 from .layout import Layout
 from .moments import Moments
@@ -59,8 +59,11 @@ class Window:
             raise WindowError(
                 f"`moments` must have {self.layout.size} coordinates, got {self.moments.exp_avg.shape[0]}."
             )
-        if self.graph is not None and self.graph.layout_digest != self.layout.digest:
-            raise WindowError("`graph` belongs to another layout. Trace the network that the layout was made of.")
+        if self.graph is not None:
+            try:
+                self.graph.require_fits(self.layout)
+            except GraphError as error:
+                raise WindowError(f"`graph` does not fit: {error}") from error
 
     def __len__(self) -> int:
         return self.values.shape[0]

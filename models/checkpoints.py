@@ -20,7 +20,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, object]:
     except FileNotFoundError as error:
         raise ModelFileError(f"There is no checkpoint {path}.") from error
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelFileError(f"{path} is not a checkpoint of plain tensors: {str(error).splitlines()[0]}") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]  # an empty file has an error without a text
+        raise ModelFileError(f"{path} is not a checkpoint of plain tensors: {why}") from error
     found = cast(dict[object, object], content).get("state_dict") if isinstance(content, dict) else None
     if not isinstance(found, dict):
         raise ModelFileError(f"{path} is a file of torch, but holds no 'state_dict' of tensors.")

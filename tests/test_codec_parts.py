@@ -450,7 +450,7 @@ def _context(
 ) -> Context:
     coder = TensorTables(MIXED)
     coding = ScalarCoding(coder, matrices(MIXED), 0.2)
-    return Context(coding, state or fresh(coder.num_tables), np.array(offsets, np.int8), NUM_MATRICES, weighted)
+    return Context((coding,), state or fresh(coder.num_tables), np.array(offsets, np.int8), NUM_MATRICES, weighted)
 
 
 def _body(values: np.ndarray, levels: np.ndarray = PLAIN, floor: int = 0) -> Body:

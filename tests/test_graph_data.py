@@ -7,7 +7,7 @@ import pytest
 import torch
 from graph_networks import NETWORKS, build
 
-from deadreckon.forecast import GraphError, layout_of
+from deadreckon.forecast import GraphError, Window, WindowError, layout_of
 from deadreckon.forecast.graph import EdgeBlock, NeuralGraph, trace_graph
 
 
@@ -65,6 +65,19 @@ def test_a_graph_of_another_layout_does_not_fit() -> None:
         replace(graph, blocks=(*graph.blocks, graph.blocks[0])).require_fits(layout)
     with pytest.raises(GraphError, match="which the layout lacks"):
         replace(graph, blocks=(replace(graph.blocks[0], parameter="else"),)).require_fits(layout)
+    first = next(iter(layout)).name
+    for names in (("else",), (first, first)):
+        with pytest.raises(GraphError, match="`unexplained` must name"):
+            replace(graph, unexplained=names).require_fits(layout)
+
+
+def test_a_window_refuses_a_graph_that_leaves_scalars_out() -> None:
+    """Its digest says it fits, but a block is missing: nothing could be forecast there."""
+    graph, layout = _graph(), layout_of(build("mlp")[0])
+    values, steps = torch.zeros(2, layout.size), torch.tensor([0, 1])
+    assert Window(values, steps, layout, graph=graph).graph is graph
+    with pytest.raises(WindowError, match="must occur 1 times"):
+        Window(values, steps, layout, graph=replace(graph, blocks=graph.blocks[1:]))
 
 
 def _changed(data: dict[str, Any], path: list[Any], value: object) -> dict[str, Any]:

@@ -168,22 +168,36 @@ class NeuralGraph:
     def require_fits(self, layout: Layout) -> None:
         """Check that this is a graph of the network that `layout` describes, and that it explains all of it once.
 
+        The scalars are counted once only: no other layout has the same digest.
+
         Raises:
-            GraphError: if the digests differ, or a scalar lies in no block or in two.
+            GraphError: if the digests differ, a scalar lies in no block or in two, or a name is not the layout's.
         """
         if layout.digest != self.layout_digest:
             raise GraphError("The graph belongs to another layout. Trace the network that the layout was made of.")
+        if layout.digest in self._proved:
+            return
+        shapes = {spec.name: spec.shape for spec in layout}
+        if len(set(self.unexplained)) < len(self.unexplained) or not shapes.keys() >= set(self.unexplained):
+            raise GraphError(f"`unexplained` must name tensors of the layout, each once, got {self.unexplained}.")
         counts = {spec.name: torch.zeros(spec.shape, dtype=torch.int32) for spec in layout}
         for block in self.blocks:
             if block.parameter is None:
                 continue
             if block.parameter not in counts:
                 raise GraphError(f"The graph has edges for {block.parameter!r}, which the layout lacks.")
+            if len(block.span) != len(shapes[block.parameter]):
+                raise GraphError(f"The span {block.span} does not fit {block.parameter!r}, {shapes[block.parameter]}.")
             _narrow(block, counts[block.parameter])[0].add_(1)
         for name, count in counts.items():
             wanted = 0 if name in self.unexplained else 1
             if not bool((count == wanted).all()):
                 raise GraphError(f"Every scalar of {name!r} must occur {wanted} times in blocks, but some do not.")
+        self._proved.add(layout.digest)
+
+    @cached_property
+    def _proved(self) -> set[str]:
+        return set()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` is the way back."""
