@@ -8,7 +8,7 @@ import torch
 from graph_networks import NETWORKS, build
 
 from deadreckon.forecast import GraphError, Window, WindowError, layout_of
-from deadreckon.forecast.graph import EdgeBlock, NeuralGraph, trace_graph
+from deadreckon.forecast.graph import Axis, EdgeBlock, NeuralGraph, NodeGroup, trace_graph
 
 
 def _graph() -> NeuralGraph:
@@ -65,6 +65,10 @@ def test_a_graph_of_another_layout_does_not_fit() -> None:
         replace(graph, blocks=(*graph.blocks, graph.blocks[0])).require_fits(layout)
     with pytest.raises(GraphError, match="which the layout lacks"):
         replace(graph, blocks=(replace(graph.blocks[0], parameter="else"),)).require_fits(layout)
+    axes = (*graph.axes, Axis("idle", 2**40, True))
+    nodes = (*graph.nodes, NodeGroup("idle", 2**40, "input", (len(graph.axes),)))
+    with pytest.raises(GraphError, match="too many"):
+        replace(graph, axes=axes, nodes=nodes).require_fits(layout)
     first = next(iter(layout)).name
     for names in (("else",), (first, first)):
         with pytest.raises(GraphError, match="`unexplained` must name"):

@@ -17,6 +17,7 @@ from .parts import Axis, EdgeBlock, EdgeKind, NodeGroup, NodeKind, Segment, Tens
 from .plain_data import MAX_WHOLE, flag, maybe, text, whole, wholes
 
 FORMAT = 1
+MAX_IDLE_NODES = 2**20  # nodes beyond one a scalar; a file that claims more is damaged or hostile
 MAX_ITEMS = 2**20  # axes, groups, blocks or tensors; a graph that claims more is damaged or hostile, never real
 
 
@@ -177,6 +178,8 @@ class NeuralGraph:
             raise GraphError("The graph belongs to another layout. Trace the network that the layout was made of.")
         if layout.digest in self._proved:
             return
+        if self.num_nodes > layout.size + MAX_IDLE_NODES:
+            raise GraphError(f"The graph has {self.num_nodes} nodes, too many for {layout.size} scalars.")
         shapes = {spec.name: spec.shape for spec in layout}
         if len(set(self.unexplained)) < len(self.unexplained) or not shapes.keys() >= set(self.unexplained):
             raise GraphError(f"`unexplained` must name tensors of the layout, each once, got {self.unexplained}.")
