@@ -159,14 +159,14 @@ def test_the_entropy_coder_is_that_asked_for(recorded: Path, tmp_path: Path) -> 
 
 
 def test_vectors_that_a_baseline_refuses_count_as_float32(tmp_path: Path) -> None:
-    """A stream with a vector that is not finite is compared all the same, with 32 bits for each of its coordinates."""
+    """A vector that is not finite costs 32 bits a coordinate and has no error; the others are compared all the same."""
     layout = layout_of(torch.nn.Linear(8, 8))
     with Trajectory.create(tmp_path / "t", layout, streams=["gradients"]) as trajectory:
         for step, value in enumerate((float("inf"), 3e38)):
             trajectory.append(step, streams={"gradients": torch.full((72,), value)})
     options = {"references": ("topk", "float16"), "predictors": ("none",), "forecasters": ()}
     rows = _compare(tmp_path / "out", tmp_path / "t", **options)["references"]
-    assert {row["nmse"] for row in rows} == {None}
+    assert all(0 < row["nmse"] <= 1 for row in rows)  # topk leaves something of the finite vector out, float16 all
     assert rows[-1]["bytes"] == 4 * 72 + 2 * 72
     assert all(4 * 72 < row["bytes"] < 2 * 4 * 72 for row in rows[:-1])
 
