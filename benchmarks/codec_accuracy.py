@@ -16,6 +16,9 @@ that is held out are paired. Their mean over seeds has a percentile bootstrap in
 resampled within tasks. Five seeds make a percentile interval that is somewhat too narrow, so the smallest difference is
 shown too. Learning rates were chosen with float32 runs of a seed that is not used otherwise.
 
+With `--stretch 2` all arms but float32 take twice as many steps. That asks whether bits can be had for computation: how
+few bits reach the accuracy of the float32 run when time is left to compute while the link is the bottleneck.
+
 Error feedback, part of the codec's configuration, is kept by each sender. What is owed is rescaled when the learning
 rate changes only if `--rescale` is given: it supposes that a step is proportional to the gradient, which Adam's is not.
 
@@ -82,6 +85,8 @@ class Scheme(NamedTuple):
         outer_learning_rate: of the server's step, where local steps are taken; 1 is plain averaging.
         outer_momentum: of the same, Nesterov's.
         rate_factor: of the workers' learning rate, where local steps are taken; 1 - momentum makes up for the momentum.
+        stretch: how many times the float32 run's steps are taken. Bits are compared over whole runs, so twice as many
+            steps cost twice the bits, and twice the computation.
     """
 
     up: dict[str, Any] | None = None
@@ -91,6 +96,7 @@ class Scheme(NamedTuple):
     outer_learning_rate: float = 1.0
     outer_momentum: float = 0.0
     rate_factor: float = 1.0
+    stretch: int = 1
 
     @property
     def arm(self) -> str:
@@ -190,7 +196,8 @@ def exchange(sent: Sent, vectors: Sequence[Tensor], step: int, learning_rate: fl
 def train(case: Case) -> Run:
     """One run, and its accuracy on all that is held out."""
     problem, scheme = PROBLEMS[case.problem], case.scheme
-    num_steps = case.num_steps or problem.num_steps
+    float_steps = case.num_steps or problem.num_steps
+    num_steps = scheme.stretch * float_steps
     task = load_task(problem.task)
     network = make_network(problem.network, task, case.seed, problem.width)
     layout = layout_of(network)
@@ -202,8 +209,8 @@ def train(case: Case) -> Run:
     found = evaluate(network, held_out(task))
     run = Run(case.problem, case.seed, scheme.arm, layout.size, num_steps, 100 * found.accuracy, found.loss)
     if sent.ups:
-        return with_costs(run, sent)
-    ratio = num_steps / math.ceil(num_steps / scheme.local_steps)
+        return with_costs(run, sent, float_steps)
+    ratio = float_steps / math.ceil(num_steps / scheme.local_steps)
     return replace(run, up_ratio=ratio, down_ratio=ratio, ratio=ratio)
 
 
@@ -274,9 +281,9 @@ def train_with_local_steps(
     return start.detach(), sent
 
 
-def with_costs(run: Run, sent: Sent) -> Run:
-    """The run with what its channels counted."""
-    whole = FLOAT_BITS * run.size * run.num_steps
+def with_costs(run: Run, sent: Sent, float_steps: int) -> Run:
+    """The run with what its channels counted, against a float32 run of so many steps."""
+    whole = FLOAT_BITS * run.size * float_steps
     up = sum(channel.num_bits for channel in sent.ups) / len(sent.ups)
     (down,) = sent.downs
     errors = [error for channel in sent.ups for error in channel.errors]
@@ -304,6 +311,7 @@ def main() -> None:
     parser.add_argument("--outer-learning-rate", type=float, default=1.0, help="of the server, with local steps")
     parser.add_argument("--outer-momentum", type=float, default=0.0, help="of the server, with local steps")
     parser.add_argument("--rate-factor", type=float, default=1.0, help="of learning rates, with local steps")
+    parser.add_argument("--stretch", type=int, default=1, help="times as many steps as float32, with local steps")
     parser.add_argument("--no-control", action="store_true", help="leave out the arm of local steps in float32")
     parser.add_argument("--problems", nargs="+", choices=tuple(PROBLEMS), default=DEFAULT_PROBLEMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="none of them tuned anything")
@@ -318,6 +326,7 @@ def main() -> None:
         outer_learning_rate=arguments.outer_learning_rate,
         outer_momentum=arguments.outer_momentum,
         rate_factor=arguments.rate_factor,
+        stretch=arguments.stretch,
     )
     control = local if local.local_steps > 1 and not arguments.no_control else None
     scheme = local._replace(up=arguments.up, down=arguments.down, rescale=arguments.rescale)

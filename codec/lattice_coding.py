@@ -101,8 +101,7 @@ class LatticeCoding(Coding[Points]):
         if search.bound <= 0:
             return None
         coarsest = cell_index(max(quantiser.largest * 8, 5e-324))
-        found = widest(quantiser.error_at, search.bound, search.cell_index, finest, coarsest)
-        return None if found is None else quantiser.at(found)
+        return quantiser.widest(search.bound, search.cell_index, finest, coarsest)
 
     def _bias(self, search: Search) -> npt.NDArray[np.float32]:
         """Of each coordinate, `[vector, dimension]`."""
@@ -258,13 +257,25 @@ class _VectorQuantiser:
             self._vectors = np.ldexp(self._vectors, -self._levels[:, None])
         self.largest = float(np.abs(self._vectors).max(initial=0.0))
 
-    def error_at(self, index: int) -> float:
-        """The squared error at a cell width."""
-        return self._trial(index).error
-
     def at(self, index: int) -> Quantised[Points]:
         """The points at a cell width."""
-        trial = self._trial(index)
+        return self._quantised(index, self._trial(index))
+
+    def widest(self, bound: float, start: int, finest: int, coarsest: int) -> Quantised[Points] | None:
+        """The points at the widest cells that keep a squared error, as `lattice.widest` finds them."""
+        best: _Trial | None = None
+
+        def error_at(index: int) -> float:
+            nonlocal best
+            trial = self._trial(index)
+            if trial.error <= bound:  # wider than the one before it, or it would not have been tried
+                best = trial
+            return trial.error
+
+        found = widest(error_at, bound, start, finest, coarsest)
+        return None if found is None or best is None else self._quantised(found, best)
+
+    def _quantised(self, index: int, trial: _Trial) -> Quantised[Points]:
         points = np.zeros(self._shape, np.int32)
         points[self._places] = trial.points
         return Quantised(index, trial.offsets, points)
