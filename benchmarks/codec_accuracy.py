@@ -302,6 +302,20 @@ def config_from(text: str) -> dict[str, Any]:
     return CodecConfig.from_dict(json.loads(text)).to_dict()
 
 
+def runs_before(path: Path | None, scheme: Scheme) -> list[Run]:
+    """The runs that a file holds already.
+
+    Raises:
+        ValueError: if they are of another scheme.
+    """
+    if path is None or not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    if found["scheme"] != json.loads(json.dumps(scheme._asdict())):
+        raise ValueError(f"{path} holds runs of another scheme, {found['scheme']}. Give another file.")
+    return [Run(**run) for run in found["runs"]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Accuracy of compressed data-parallel training, paired with float32.")
     parser.add_argument("--up", default='{"nmse": 0.5}', type=config_from, help="CodecConfig of the workers, as JSON")
@@ -317,7 +331,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="none of them tuned anything")
     parser.add_argument("--steps", type=int, default=0, help="instead of each problem's own number")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--json", type=Path, help="file for all runs")
+    parser.add_argument("--json", type=Path, help="file for all runs; those in it already are not done again")
     parser.add_argument("--text", type=Path, help="file for the table, which is printed anyway")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -336,14 +350,15 @@ def main() -> None:
         for seed in arguments.seeds
         for choice in ((Scheme(), scheme) if control is None else (Scheme(), control, scheme))
     ]
-    runs: list[Run] = []
-    for run in spread(train, cases, arguments.jobs):
-        runs.append(run)
-        which = f"{run.problem} seed {run.seed} {run.arm}"
-        text = f"{len(runs)}/{len(cases)} {which}: {run.accuracy:.2f} % at 1/{run.ratio:.1f}"
-        print(text, flush=True)
     about = provenance()
-    write({**about, "scheme": scheme._asdict(), "runs": [asdict(run) for run in runs]}, arguments.json)
+    runs = runs_before(arguments.json, scheme)
+    done = {(run.problem, run.seed, run.arm) for run in runs}
+    cases = [case for case in cases if (case.problem, case.seed, case.scheme.arm) not in done]
+    for number, run in enumerate(spread(train, cases, arguments.jobs), start=1):
+        runs.append(run)
+        write({**about, "scheme": scheme._asdict(), "runs": [asdict(run) for run in runs]}, arguments.json)
+        which = f"{run.problem} seed {run.seed} {run.arm}"
+        print(f"{number}/{len(cases)} {which}: {run.accuracy:.2f} % at 1/{run.ratio:.1f}", flush=True)
     report([f"{scheme}", "", *table_text(runs)], about, arguments.text)
 
 

@@ -1,6 +1,8 @@
 """The parts of the codec's benchmarks that a wrong table would come from."""
 
+import dataclasses
 import importlib
+import json
 import math
 import multiprocessing
 import sys
@@ -439,6 +441,23 @@ class TestAccuracy:
         assert plain.loss == raw.loss
         assert plain.ratio == 4
         assert plain.loss != self.train(scripts, monkeypatch, None, None, **{**local, "outer_momentum": 0.0}).loss
+
+    def test_more_steps_cost_more_bits(self, scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Twice the steps at twice the distance between packets send as much as the float32 run is compared with."""
+        run = self.train(scripts, monkeypatch, None, None, local_steps=6, stretch=2)
+        assert (run.num_steps, run.ratio) == (24, 3)
+        assert self.train(scripts, monkeypatch, RAW, RAW, local_steps=6, stretch=2).ratio == pytest.approx(3, rel=0.1)
+
+    def test_runs_are_taken_up_where_they_were_left(self, scripts: Any, tmp_path: Path) -> None:
+        """Runs in a file come back as they were; those of another scheme are refused."""
+        accuracy, path = scripts.codec_accuracy, tmp_path / "runs.json"
+        scheme = accuracy.Scheme(up={"nmse": 0.5}, down={"nmse": 0.5})
+        assert accuracy.runs_before(path, scheme) == []
+        run = scripts.accuracy_table.Run("small", 3, "compressed", 10, 12, 90.0, 0.3, ratio=3.5)
+        path.write_text(json.dumps({"scheme": scheme._asdict(), "runs": [dataclasses.asdict(run)]}))
+        assert accuracy.runs_before(path, scheme) == [run]
+        with pytest.raises(ValueError, match="another scheme"):
+            accuracy.runs_before(path, scheme._replace(local_steps=2))
 
     def test_a_channel_loses_nothing_with_classic_feedback(self, scripts: Any) -> None:
         """What arrived and what is owed add up to what was to be sent, and every packet's bits are counted."""
