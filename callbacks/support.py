@@ -5,7 +5,9 @@ from typing import TypeVar
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ..forecast import Layout
 from .errors import UnsupportedTrainerError
@@ -43,6 +45,56 @@ def require_plain_training(trainer: pl.Trainer, module: pl.LightningModule, who:
         raise UnsupportedTrainerError(
             f"{who} supports `accumulate_grad_batches=1`, got {trainer.accumulate_grad_batches}."
         )
+
+
+RANK_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
+
+
+def require_ddp_training(trainer: pl.Trainer, module: pl.LightningModule, who: str) -> DDPStrategy:
+    """The strategy, if a hook of its DistributedDataParallel may carry the gradients.
+
+    Raises:
+        UnsupportedTrainerError: naming the setting and the value found.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy):
+        raise UnsupportedTrainerError(
+            f"{who} runs in one process, or in several under DDP; this Trainer's strategy is "
+            f"{type(strategy).__name__}. Use `strategy='ddp'`."
+        )
+    if trainer.precision not in RANK_PRECISIONS:
+        raise UnsupportedTrainerError(
+            f"{who} under DDP supports precision {', '.join(RANK_PRECISIONS)}, got {trainer.precision!r}."
+        )
+    if not module.automatic_optimization:
+        raise UnsupportedTrainerError(f"{who} supports automatic optimisation only; this module optimises manually.")
+    if strategy._ddp_comm_hook is not None or strategy._model_averaging_period is not None:
+        raise UnsupportedTrainerError(
+            f"{who} registers a communication hook, and DDP takes one only: leave `ddp_comm_hook` and "
+            "`model_averaging_period` out of the strategy."
+        )
+    return strategy
+
+
+def wrapped_model(strategy: DDPStrategy, who: str) -> DistributedDataParallel:
+    """The strategy's model, once it is wrapped.
+
+    Raises:
+        UnsupportedTrainerError: if something other than DistributedDataParallel wraps it.
+    """
+    model = strategy.model
+    if not isinstance(model, DistributedDataParallel):
+        raise UnsupportedTrainerError(
+            f"{who} needs the model inside DistributedDataParallel, it is a {type(model).__name__}. Compile "
+            "submodules rather than the LightningModule."
+        )
+    return model
+
+
+def plain_learning_rate(optimizer: torch.optim.Optimizer) -> float | None:
+    """The rate that steps are proportional to; `None` where they are not, or parameters differ in it."""
+    rates = {float(group["lr"]) for group in optimizer.param_groups}
+    return rates.pop() if isinstance(optimizer, torch.optim.SGD) and len(rates) == 1 else None
 
 
 def sole_optimizer(trainer: pl.Trainer, who: str) -> torch.optim.Optimizer:

@@ -203,15 +203,20 @@ class CommitLog:
         self._file = open(self.path, "ab", buffering=0)
         self._sync = sync
 
-    def cut(self) -> None:
+    def cut(self) -> int:
         """Drop everything behind what `replay` went past: a torn line, or commits that shall be forgotten.
 
         One truncation, so a crash leaves either the old log or the new one.
+
+        Returns:
+            How many bytes were dropped.
         """
         file = self._writable()
-        if os.fstat(file.fileno()).st_size != self.num_bytes:
+        dropped = os.fstat(file.fileno()).st_size - self.num_bytes
+        if dropped:
             os.ftruncate(file.fileno(), self.num_bytes)
             os.fsync(file.fileno())
+        return dropped
 
     def append(self, payload: Mapping[str, Any]) -> None:
         """Commit one payload.

@@ -40,7 +40,7 @@ class Ledger:
 
     A speed-up is only ever computed from totals that include these. Not safe across threads; one ledger, one thread.
 
-    Example:
+    Examples:
         >>> ledger = Ledger()
         >>> with ledger.charge("forecasting"):
         ...     _ = sum(range(1000))

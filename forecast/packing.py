@@ -114,7 +114,7 @@ def pack(module: nn.Module) -> tuple[Tensor, Layout]:
     Raises:
         LayoutError: if there is nothing to train, or a parameter is complex or integer.
 
-    Example:
+    Examples:
         >>> vector, layout = pack(nn.Linear(3, 2))
         >>> vector.shape, layout.names
         (torch.Size([8]), ('weight', 'bias'))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .cases import Case
+from .case import Case
 from .errors import WindowError
 from .forecaster import Forecaster
 from .tally import NOTHING, Sums, sums_by_group

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .errors import LayoutError, TrajectoryError
 from .layout import Layout
 from .records import Series
+from .tiers import Tier
 from .zarr_rows import RowFiles
 
 MAX_STREAMS = 64
@@ -23,13 +24,20 @@ class Stream:
 
     `stream[3]` is a row, `[param]`; `stream[2:5]` and `stream[[0, 7]]` are rows, `[time, param]`; float32, fresh
     memory. Lengths of files are checked on every read, their content by `Trajectory.verify` only.
+
+    Attributes:
+        name: its name.
+        layout: what its coordinates mean.
+        tier: how its numbers are stored; in `bfloat16`, what is read is what rounding left.
     """
 
-    def __init__(self, name: str, series: Series, files: RowFiles, size: int) -> None:
+    def __init__(self, name: str, series: Series, files: RowFiles, layout: Layout, tier: Tier = "float32") -> None:
         self.name = name
+        self.layout = layout
+        self.tier: Tier = tier
         self._series = series
         self._files = files
-        self._size = size
+        self._size = layout.size
 
     def __len__(self) -> int:
         return len(self._series)
@@ -125,6 +133,8 @@ def require_stream_names(streams: Any) -> tuple[str, ...]:
             raise TrajectoryError(
                 f"Streams must be named by small letters, digits and underscores, a letter first, got {name!r:.80}."
             )
+        if name == "coordinates":
+            raise TrajectoryError("No stream may be named 'coordinates': the store keeps those of a sample there.")
     if len(set(streams)) != len(streams):
         raise TrajectoryError(f"Streams must differ in name, got {list(streams)}.")
     return tuple(streams)

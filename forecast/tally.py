@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cases import Case
+from .case import Case
 from .errors import WindowError
 from .forecaster import Forecast, Forecaster
 

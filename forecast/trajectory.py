@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,25 +14,27 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from .commit_log import CommitLog, WriterLock, encode_json, explained, from_plain, to_plain
+from .description import Description, create_store
 from .errors import TrajectoryError
 from .layout import Layout
 from .records import Commit, Event, Records, Scalars, ScalarTable, require_scalar, require_step
-from .stream import Stream, require_float32, require_stream_names, to_row
-from .zarr_rows import RowFiles, create_zarr, read_attributes
+from .selection import Selection
+from .stream import Stream, to_row
+from .tiers import Tier
+from .zarr_metadata import read_attributes
+from .zarr_rows import RowFiles
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "deadreckon-trajectory"
-FORMAT_VERSION = 1
 Durability = Literal["none", "row"]
-_LOG, _LOCK = "commit.log", "writer.lock"
+LOG, LOCK = "commit.log", "writer.lock"
 
 
 class Trajectory:
     """A store of what one run recorded. Make it with `create`, `open` or `resume`; close it, or use `with`.
 
-    On disk it is a folder and a Zarr v3 group: one float32 array `[time, param]` a stream, and `commit.log`, which
+    On disk it is a folder and a Zarr v3 group: one array `[time, param]` a stream, and `commit.log`, which
     alone says what exists. Every `append` and `add_event` is one line there, so it is there wholly or not at all,
     whenever the process is killed. Reading needs numpy only and may go on while another process writes; a reader sees
     what was committed when it opened. `zarr.open_group(path)` reads the arrays as well; their shape in `zarr.json`
@@ -43,12 +44,14 @@ class Trajectory:
 
     Attributes:
         path: the folder.
-        layout: what the coordinates mean.
+        layout: what the coordinates mean, of all streams that have no layout of their own; see `Stream.layout`.
         streams: names of the streams.
         metadata: what the maker of the run noted, plain JSON values.
         uuid: tells this store from every other one.
+        selection: what of the network the layout is; None for all of it.
+        notice: what opening for appending cut, in a sentence; empty if nothing.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from deadreckon.forecast import pack
         >>> vector, layout = pack(torch.nn.Linear(3, 2))
@@ -68,29 +71,28 @@ class Trajectory:
         lock: WriterLock | None = None,
         last_step: int | None = None,
     ) -> None:
-        attributes = read_attributes(path)
-        if type(attributes) is not dict or attributes.get("format") != FORMAT:
-            raise TrajectoryError(f"{path} is not a trajectory store: its `format` is not {FORMAT!r}. Check the path.")
-        if attributes.get("format_version") != FORMAT_VERSION:
-            raise TrajectoryError(
-                f"{path} has format version {attributes.get('format_version')!r:.80}, this release reads "
-                f"{FORMAT_VERSION}. Use the release it was made with."
-            )
+        about = Description.from_attributes(path, read_attributes(path))
         self.path = path
-        self.layout = Layout.from_dict(attributes.get("layout") or {})
-        require_float32(self.layout)
-        self.streams = require_stream_names(attributes.get("streams"))
-        self.metadata = _metadata(path, attributes)
-        self.uuid = str(attributes["uuid"])
-        self._files = {name: RowFiles(path / name, self.layout.size) for name in self.streams}
+        self.layout = about.layout
+        self.streams = tuple(about.streams)
+        self.metadata = about.metadata
+        self.uuid = about.uuid
+        self.selection = about.selection
+        self.notice = ""
+        self._about = about
+        self._files = {
+            name: RowFiles(path / name, spec.layout.size, spec.coding) for name, spec in about.streams.items()
+        }
         self._records = Records(self.streams)
-        self._log = CommitLog(path / _LOG, _header(attributes))
+        self._log = CommitLog(path / LOG, about.header)
         self._sync = durability == "row"
         self._lock = lock
         self._in_doubt = False
         if lock is None:
             self._replay()
         else:
+            if any(files.is_compact for files in self._files.values()):
+                raise TrajectoryError(f"{path} was made by `compact`: it can be read and not appended to.")
             self._log.open_for_append(self._sync)
             try:
                 self._recover(last_step)
@@ -107,6 +109,9 @@ class Trajectory:
         metadata: Mapping[str, Any] | None = None,
         *,
         durability: Durability = "none",
+        tiers: Mapping[str, Tier] | None = None,
+        layouts: Mapping[str, Layout] | None = None,
+        selection: Selection | None = None,
     ) -> Self:
         """A new, empty store, open for appending.
 
@@ -119,6 +124,11 @@ class Trajectory:
                 when the machine itself dies; `row` waits for the disk in every append and survives that too. Tuning:
                 keep `none` unless power fails or the run is preempted with its machine; `row` halves the speed of
                 appending or worse.
+            tiers: by stream, how its numbers are stored; `float32` for those not named. Tuning: keep that for what
+                differences are taken of; `bfloat16` halves the bytes of gradients and moments; `lossless` pays for
+                streams full of zeros.
+            layouts: by stream, what its coordinates mean where that is not `layout`.
+            selection: of a network, what `layout` is.
 
         Raises:
             TrajectoryError: if the folder holds something, or cannot be made, or a name or the metadata is impossible.
@@ -126,17 +136,9 @@ class Trajectory:
         """
         folder = Path(os.path.realpath(path))
         _require_durability(durability)
-        require_float32(layout)
-        attributes = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "uuid": str(uuid.uuid4()),
-            "layout": layout.to_dict(),
-            "streams": list(require_stream_names(streams)),
-            "metadata": to_plain(metadata or {}, "`metadata`"),
-        }
+        about = Description.new(layout, streams, metadata or {}, tiers or {}, layouts or {}, selection)
         # Made aside and renamed, so that there is a whole store or none; an empty folder gives way to the rename.
-        temporary = folder.parent / f".{folder.name}.{attributes['uuid']}.tmp"
+        temporary = folder.parent / f".{folder.name}.{about.uuid}.tmp"
         with explained(f"create {folder}"):
             if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
                 raise TrajectoryError(
@@ -145,9 +147,9 @@ class Trajectory:
                 )
             folder.parent.mkdir(parents=True, exist_ok=True)
             try:
-                create_zarr(temporary, attributes["streams"], layout.size, attributes)
-                CommitLog(temporary / _LOG, _header(attributes)).create()
-                (temporary / _LOCK).touch()
+                create_store(temporary, about)
+                CommitLog(temporary / LOG, about.header).create()
+                (temporary / LOCK).touch()
                 temporary.rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -172,6 +174,8 @@ class Trajectory:
         """
         if mode not in ("r", "a"):
             raise TrajectoryError(f"`mode` must be 'r' or 'a', got {mode!r}.")
+        if "://" in os.fspath(path):
+            raise TrajectoryError(f"{path} is a URL. Copy it with `deadreckon.forecast.download(url, folder)` first.")
         if mode == "a":
             return cls._open_writer(Path(os.path.realpath(path)), durability)
         with explained(f"open {path}"):
@@ -204,7 +208,7 @@ class Trajectory:
         _require_durability(durability)
         with explained(f"open {folder} for appending"):
             read_attributes(folder)  # before the lock's file is made in a folder that is something else
-            lock = WriterLock(folder / _LOCK)
+            lock = WriterLock(folder / LOCK)
             try:
                 return cls(folder, durability, lock, last_step)
             except BaseException:
@@ -230,9 +234,11 @@ class Trajectory:
         A crash between the two leaves rows that nobody reads and the next writer removes.
         """
         self._replay(last_step)
-        self._log.cut()
-        for name, files in self._files.items():
-            files.sweep(len(self._records.streams[name]))
+        num_bytes = self._log.cut()
+        swept = sum(files.sweep(len(self._records.streams[name])) for name, files in self._files.items())
+        if num_bytes or swept:
+            after = f"after step {last_step}" if last_step is not None else "that no commit was complete for"
+            self.notice = f"{self.path}: cut {swept} rows and {num_bytes} bytes of the log {after}."
         self._tell_zarr()
         self._in_doubt = False
 
@@ -261,7 +267,10 @@ class Trajectory:
         """
         self._require_writer()
         step = require_step(step)
-        vectors = {name: to_row(vector, name, self.layout) for name, vector in (streams or {}).items()}
+        vectors = {
+            name: to_row(vector, name, self._about.streams[name].layout if name in self._about.streams else self.layout)
+            for name, vector in (streams or {}).items()
+        }
         numbers = {name: require_scalar(value, name) for name, value in (scalars or {}).items()}
         self._records.require_fits(Commit(step, dict.fromkeys(vectors, 0), numbers))
         with self._committing(f"append step {step} to {self.path}", vectors):
@@ -326,7 +335,8 @@ class Trajectory:
         """
         if name not in self._files:
             raise TrajectoryError(f"No stream named {name!r}. There are: {', '.join(self.streams)}.")
-        return Stream(name, self._records.streams[name], self._files[name], self.layout.size)
+        spec = self._about.streams[name]
+        return Stream(name, self._records.streams[name], self._files[name], spec.layout, spec.coding.name)
 
     @property
     def scalars(self) -> Mapping[str, Scalars]:
@@ -361,8 +371,8 @@ class Trajectory:
             TrajectoryError: naming the first row that is damaged.
         """
         for name, series in self._records.streams.items():
-            for row, crc in enumerate(series.values):
-                if self._files[name].crc(row) != crc:
+            for row, found in enumerate(self._files[name].crcs(len(series))):
+                if found != series.values[row]:
                     raise TrajectoryError(
                         f"Row {row} of stream {name!r} (step {series.steps[row]}) is damaged: its CRC-32 differs. "
                         "Restore it from a copy, or cut the run before it with `Trajectory.resume`."
@@ -397,23 +407,6 @@ class Trajectory:
     def __repr__(self) -> str:
         rows = ", ".join(f"{name}: {len(series)}" for name, series in self._records.streams.items())
         return f"Trajectory({str(self.path)!r}, rows: {{{rows}}}, {len(self._records.events)} events)"
-
-
-def _metadata(path: Path, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The maker's metadata, checked; with it what only has to be of the right type."""
-    metadata = attributes.get("metadata")
-    if type(metadata) is not dict or type(attributes.get("uuid")) is not str:
-        raise TrajectoryError(f"{path} lacks its metadata or uuid. Restore its zarr.json from a copy.")
-    try:
-        return from_plain(metadata)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TrajectoryError(f"The metadata of {path} is damaged: {error}. Restore it from a copy.") from error
-
-
-def _header(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The first line of the log, which ties it to its store."""
-    layout = attributes["layout"]["digest"]
-    return {"format": FORMAT, "format_version": FORMAT_VERSION, "uuid": attributes.get("uuid"), "layout": layout}
 
 
 def _require_durability(durability: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..forecast import Forecaster, Layout, LearnedForecaster
-from ..forecast.cases import Case
+from ..forecast.case import Case
 from .errors import FittingError, ModelError
 from .motion import random_walk, working_dtype
 
@@ -251,7 +251,7 @@ def fit_forecaster(
         ModelError: if the forecaster has nothing to fit.
         FittingError: if the cases do not do; see `Examples.of`. Or if training diverges.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from deadreckon.forecast import Trajectory, cases, pack
         >>> from deadreckon.models import make_forecaster

@@ -9,7 +9,7 @@ from nino_graphs import plain_graph
 from torch import Tensor
 
 from deadreckon.forecast import Layout, Moments, TensorSpec, Window
-from deadreckon.forecast.cases import Case
+from deadreckon.forecast.case import Case
 from deadreckon.forecast.layout import Kind
 from deadreckon.models import ClosedForm, FittableForecaster
 from deadreckon.models.fitting import Budget, fit_forecaster

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from deadreckon.forecast import zarr_rows
+from deadreckon.forecast import zarr_metadata, zarr_rows
 from deadreckon.forecast.layout import Layout, TensorSpec
 from deadreckon.forecast.trajectory import Trajectory
 
@@ -53,7 +53,7 @@ while True:
 
 @pytest.fixture(name="_small_chunks", autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zarr_rows, "MAX_CHUNK", 100_000)
+    monkeypatch.setattr(zarr_metadata, "MAX_CHUNK", 100_000)
 
 
 def kill_while_writing(path: Path, seconds: float, durability: str, mode: str) -> int:
