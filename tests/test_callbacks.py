@@ -24,7 +24,7 @@ from deadreckon.callbacks import (
     TrajectoryRecorder,
     UnsupportedTrainerError,
 )
-from deadreckon.callbacks.compression import _learning_rate
+from deadreckon.callbacks.support import plain_learning_rate
 from deadreckon.codec import CodecConfig
 from deadreckon.experiments.tasks import load_task
 from deadreckon.forecast import Forecaster, Trajectory
@@ -63,7 +63,14 @@ def everything(
     }
     if forecaster is not None:
         made["skip_ahead"] = SkipAhead(
-            forecaster, every=3, horizons=(1, 2, 4), probe=probe, batches=held_out(), policy=policy, batch_size=32
+            forecaster,
+            every=3,
+            horizons=(1, 2, 4),
+            probe=probe,
+            batches=held_out(),
+            policy=policy,
+            batch_size=32,
+            cost_share=None,
         )
     return made
 
@@ -173,7 +180,7 @@ def test_a_kept_jump_is_an_event_that_no_window_spans(tmp_path: Path) -> None:
     """After a kept jump the trajectory has a breaking event and the jumped weights, from which the run goes on."""
     recorder = TrajectoryRecorder(tmp_path / "t", 1)
     policy = JumpPolicy(num_standard_errors=0.0, max_relative_scale=1e9)
-    skip_ahead = SkipAhead("linear", 8, (2,), probe, held_out(), policy=policy, patience=100)
+    skip_ahead = SkipAhead("linear", 8, (2,), probe, held_out(), policy=policy, patience=100, cost_share=None)
     lengths: dict[int, int] = {}
 
     class Count(pl.Callback):
@@ -206,10 +213,10 @@ def test_a_kept_jump_is_an_event_that_no_window_spans(tmp_path: Path) -> None:
 def test_jumps_wait_for_history_and_for_a_fitted_forecaster(tmp_path: Path) -> None:
     """An opportunity without enough rows, or before the first fit, is recorded as such and changes nothing."""
     online = OnlineForecaster(("learned_linear",), (2,), every=20, share=None)
-    skip_ahead = SkipAhead("online", 4, (2,), probe, held_out())
+    skip_ahead = SkipAhead("online", 4, (2,), probe, held_out(), cost_share=None)
     fit([TrajectoryRecorder(tmp_path / "a", 2), online, skip_ahead], num_steps=16)
     assert {jump.outcome for jump in skip_ahead.jumps} == {Outcome.NO_FORECASTER}
-    skip_ahead = SkipAhead(make_forecaster("linear", history=5), 4, (2,), probe, held_out())
+    skip_ahead = SkipAhead(make_forecaster("linear", history=5), 4, (2,), probe, held_out(), cost_share=None)
     fit([TrajectoryRecorder(tmp_path / "b", 4), skip_ahead], num_steps=12)
     assert {jump.outcome for jump in skip_ahead.jumps} == {Outcome.NO_HISTORY}
 
@@ -220,7 +227,7 @@ def test_a_horizon_without_skill_does_not_stall_the_run(tmp_path: Path) -> None:
     linear = online.forecasters["linear"]
     online.best = lambda horizon: linear if horizon == 2 else None
     policy = JumpPolicy(num_standard_errors=0.0, max_relative_scale=1e9)
-    skip_ahead = SkipAhead("online", 12, (2, 4), probe, held_out(), policy=policy, patience=100)
+    skip_ahead = SkipAhead("online", 12, (2, 4), probe, held_out(), policy=policy, patience=100, cost_share=None)
     fit([TrajectoryRecorder(tmp_path / "t", 2), online, skip_ahead])
     assert any(jump.outcome.kept for jump in skip_ahead.jumps[:-1])
     assert {jump.horizon for jump in skip_ahead.jumps} == {2}
@@ -230,7 +237,7 @@ def test_callbacks_start_afresh_in_a_second_run(tmp_path: Path) -> None:
     """Counters, scores, jumps and costs of one run do not enter those of the next."""
     compression = GradientCompression(CodecConfig("none", lattice="raw"))
     online = OnlineForecaster(("linear",), (1,), every=20, share=None)
-    skip_ahead = SkipAhead("linear", 12, (2,), probe, held_out())
+    skip_ahead = SkipAhead("linear", 12, (2,), probe, held_out(), cost_share=None)
     for number, digits in enumerate((Digits(), Digits())):
         digits.network.append(torch.nn.Linear(10, 10 * (number + 1)))
         fit([TrajectoryRecorder(tmp_path / str(number), 1), compression, online, skip_ahead], digits, num_steps=24)
@@ -261,12 +268,12 @@ def test_a_checkpoint_of_other_horizons_is_refused() -> None:
 
 def test_forecasters_from_moments_can_jump(tmp_path: Path) -> None:
     """A forecaster that needs the optimiser's moments is given them."""
-    skip_ahead = SkipAhead("optimizer_moments", 4, (2,), probe, held_out())
+    skip_ahead = SkipAhead("optimizer_moments", 4, (2,), probe, held_out(), cost_share=None)
     fit([TrajectoryRecorder(tmp_path / "t", 4), skip_ahead], num_steps=12)
     assert all(jump.outcome.proposed or jump.outcome is Outcome.COOLING_DOWN for jump in skip_ahead.jumps)
     with pytest.raises(UnsupportedTrainerError, match="needs torch's Adam or AdamW .*, got SGD"):
         # An online forecaster beside it, which needs no moments, does not change what was asked for.
-        skip_ahead = SkipAhead("optimizer_moments", 4, (2,), probe, held_out())
+        skip_ahead = SkipAhead("optimizer_moments", 4, (2,), probe, held_out(), cost_share=None)
         fit([TrajectoryRecorder(tmp_path / "s", 4), OnlineForecaster(horizons=(4,)), skip_ahead], Digits("sgd"))
 
 
@@ -359,9 +366,9 @@ def test_one_rate_cannot_speak_for_several() -> None:
     """Where parameters differ in their rate, or steps are not proportional to gradients, the encoder is told none."""
     first, second = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
     groups = [{"params": [first], "lr": 0.1}, {"params": [second], "lr": 0.2}]
-    assert _learning_rate(torch.optim.SGD([first, second], lr=0.3, momentum=0.9)) == 0.3
-    assert _learning_rate(torch.optim.SGD(groups)) is None
-    assert _learning_rate(torch.optim.Adam([first, second], lr=0.3)) is None
+    assert plain_learning_rate(torch.optim.SGD([first, second], lr=0.3, momentum=0.9)) == 0.3
+    assert plain_learning_rate(torch.optim.SGD(groups)) is None
+    assert plain_learning_rate(torch.optim.Adam([first, second], lr=0.3)) is None
 
 
 def test_bits_and_error_are_logged(tmp_path: Path) -> None:
@@ -433,7 +440,7 @@ def test_the_share_limits_fitting(tmp_path: Path) -> None:
         ({"accumulate_grad_batches": 2}, "`accumulate_grad_batches=1`, got 2"),
     ],
 )
-@pytest.mark.parametrize("which", ["online", "skip_ahead", "compression"])
+@pytest.mark.parametrize("which", ["online", "compression"])
 def test_unsupported_trainers_are_refused_by_name(
     tmp_path: Path, which: str, options: dict[str, Any], message: str
 ) -> None:
@@ -454,7 +461,6 @@ def test_missing_and_odd_partners_are_named(tmp_path: Path) -> None:
 
     longer = SkipAhead("online", 4, (2, 8), probe, held_out())
     for callbacks, message in (
-        ([jumps("linear")], "SkipAhead needs a TrajectoryRecorder"),
         ([OnlineForecaster(horizons=(2,))], "OnlineForecaster needs a TrajectoryRecorder"),
         ([recorder, jumps("online")], "needs an OnlineForecaster"),
         ([recorder, OnlineForecaster(horizons=(2,)), longer], r"must not exceed OnlineForecaster's longest, 2, got 8"),

@@ -1,151 +1,178 @@
 """One jump, from forecast to verdict."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from ..errors import JumpError
 from ..forecaster import Forecaster
-from ..ledger import Ledger
-from ..packing import load_vector, pack
+from ..ledger import Cost, Ledger
+from ..packing import pack, trainable_parameters
 from ..window import Window
+from .batch_norm import norm_buffers, reestimate_statistics
 from .outcome import Outcome
-from .transaction import Stateful, Transaction
-from .verification import Probe, compare_losses, probe_losses
-
-
-@dataclass(frozen=True)
-class JumpPolicy:
-    """When a jump is taken.
-
-    Args:
-        num_standard_errors: by how many paired standard errors the held-out loss must fall; see `compare_losses`.
-        max_relative_scale: a forecast whose predicted error is more than this many times its move (both as norms over
-            all coordinates) is not verified at all. Lower it to save verification, raise it to let the data decide.
-
-    Raises:
-        JumpError: if one of them is out of range.
-    """
-
-    num_standard_errors: float = 1.0
-    max_relative_scale: float = 3.0
-
-    def __post_init__(self) -> None:
-        if not self.num_standard_errors >= 0:
-            raise JumpError(f"`num_standard_errors` must be at least 0, got {self.num_standard_errors}.")
-        if not self.max_relative_scale > 0:
-            raise JumpError(f"`max_relative_scale` must be above 0, got {self.max_relative_scale}.")
-
-
-@dataclass(frozen=True)
-class Jump:
-    """A record of one opportunity to jump.
-
-    Attributes:
-        step: optimiser step at which it came.
-        horizon: how far ahead, in optimiser steps; 0 where nothing was proposed.
-        outcome: how it ended.
-        margin: see `Verdict`; NaN where nothing was verified.
-        loss_before: mean held-out loss before; NaN where nothing was verified.
-        loss_after: mean held-out loss of the proposed weights; NaN where nothing was verified.
-        wall_seconds: what it took altogether.
-    """
-
-    step: int
-    horizon: int
-    outcome: Outcome
-    margin: float = float("nan")
-    loss_before: float = float("nan")
-    loss_after: float = float("nan")
-    wall_seconds: float = 0.0
+from .proposal import Candidate, propose
+from .rules import Standing
+from .setting import Jump, JumpSetting
+from .transaction import Transaction
+from .trial import Trial
+from .weights import LoadedWeights
 
 
 def attempt_jump(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    setting: JumpSetting,
     forecaster: Forecaster,
     window: Window,
-    horizon: int,
-    probe: Probe,
-    batches: Iterable[Any],
-    policy: JumpPolicy,
-    ledger: Ledger,
-    others: Sequence[Stateful] = (),
-    batch_size: int | None = None,
+    horizons: int | Sequence[int],
+    step_scales: Sequence[float] = (1.0,),
+    number: int = 0,
 ) -> Jump:
     """Forecast, verify on held-out data, and keep the forecast weights or put everything back.
+
+    Of several horizons or step scales the one with the lowest loss on the first held-out batch is taken (screening) and
+    then tested on the others, so that choosing among many does not make the test pass. With one candidate all batches
+    go into the test.
 
     The window's last row must be the module's present weights: a forecast from elsewhere would undo steps.
 
     Args:
-        module: the network in training; on return it holds the old weights, bit for bit, or the forecast ones.
-        optimizer: its optimiser; its state is left as it is in both cases.
+        setting: the network, its optimisers and everything else that stays the same; on return the network holds the
+            old weights, bit for bit, or the forecast ones.
         forecaster: of the stream `weights`.
         window: recorded history up to now.
-        horizon: optimiser steps ahead.
-        probe: the held-out loss; must not change anything.
-        batches: held-out batches, gone through twice.
-        policy: when to keep.
-        ledger: charged for `forecasting`, `loading`, `copying`, `verifying` and `rolling back`.
-        others: more state to protect, see `Transaction`.
-        batch_size: samples in a training batch, to express verification in gradient evaluations; where not given only
-            seconds are charged.
+        horizons: optimiser steps ahead; one or several from the same forecast.
+        step_scales: what the forecast's step is multiplied by, each above 0.
+        number: of this opportunity in the run, to credit it later.
+
+    Returns:
+        The record; its `step` is the window's last.
 
     Raises:
-        JumpError: if the window does not end at the present weights. Whatever the probe raises goes through, after
-            everything has been put back.
+        JumpError: if the window does not end at the present weights, or held-out data do not suffice. Whatever the
+            probe raises goes through, after everything has been put back.
     """
-    layout = window.layout
-    with ledger.charge("forecasting"):
-        present = pack(module)[0].to(window.last.device)
+    spent = _Spent(setting.ledger)
+    step = window.last_step
+    horizons = (horizons,) if isinstance(horizons, int) else tuple(horizons)
+    if not step_scales or not all(scale > 0 for scale in step_scales):
+        raise JumpError(f"`step_scales` must be numbers above 0, at least one, got {list(step_scales)}.")
+    blank = Jump(step, horizons[0], Outcome.NOT_FINITE)
+    with setting.ledger.charge("forecasting"):
+        present, layout = pack(setting.module)
+        window.layout.require_same(layout, "the module")
+        present = present.to(window.last.device)
         if not bool(torch.isfinite(present).all()):
-            return Jump(window.last_step, horizon, Outcome.NOT_FINITE)
+            return replace(blank, costs=spent.by_activity())
         if not torch.equal(present, window.last):
             raise JumpError(
                 f"The window must end at the present weights; its last row, of step {window.last_step}, differs."
             )
-        forecast = next(forecaster.forecast(window, [horizon]))
-        move = float(torch.linalg.vector_norm((forecast.mean - window.last).double()))
-        expected_error = float(torch.linalg.vector_norm(forecast.scale.double()))
-        finite = bool(torch.isfinite(forecast.mean).all())
-    if not finite:
-        return Jump(window.last_step, horizon, Outcome.NOT_FINITE)
-    # Written so that an expected error of NaN is not trusted either.
-    if not expected_error <= policy.max_relative_scale * move:
-        return Jump(window.last_step, horizon, Outcome.UNTRUSTED)
-    with Transaction(module, optimizer, ledger, others) as transaction:
-        # Inside the transaction, because a loader may draw from a global random generator.
-        with ledger.charge("loading"):
-            batches = list(batches)
-        before = _charged_probe(module, probe, batches, ledger, batch_size)
-        with ledger.charge("copying"):
-            load_vector(module, forecast.mean, layout)
-        after = _charged_probe(module, probe, batches, ledger, batch_size)
-        verdict = compare_losses(before, after, policy.num_standard_errors)
-        if verdict.outcome.kept:
+        found = propose(forecaster, window, horizons, step_scales, setting.policy, setting.agreement)
+    if isinstance(found, Outcome):
+        return replace(blank, outcome=found, costs=spent.by_activity())
+    candidates = found
+    with Transaction(setting.module, setting.optimizers, setting.ledger, setting.others) as transaction:
+        loaded = LoadedWeights(setting.module, window.layout, transaction.saved, setting.ledger)
+        if setting.policy.acceptance.verifies:
+            jump, chosen = _verified(setting, candidates, loaded, blank, spent, number)
+        else:
+            chosen = candidates[0]
+            _estimate_norms(setting, chosen, loaded)
+            setting.progress.forget()
+            jump = replace(blank, outcome=Outcome.KEPT, credited=math.nan)
+        jump = replace(jump, horizon=chosen.horizon, step_scale=chosen.step_scale, num_candidates=len(candidates))
+        if jump.outcome.kept:
+            loaded.use(chosen)
+            with setting.ledger.charge("following up"), torch.no_grad():
+                steps = _steps(setting, transaction)
+                for optimizer in setting.optimizers:
+                    setting.moments.apply(optimizer, steps, chosen.horizon)
+                if setting.on_load is not None:
+                    setting.on_load(chosen.horizon)
             transaction.commit()
-    return Jump(window.last_step, horizon, verdict.outcome, verdict.margin, verdict.loss_before, verdict.loss_after)
+    return replace(jump, costs=spent.by_activity())
 
 
-def _charged_probe(
-    module: nn.Module, probe: Probe, batches: Sequence[Any], ledger: Ledger, batch_size: int | None
-) -> torch.Tensor:
-    num_samples = sum(_batch_length(batch) for batch in batches) if batch_size else 0
-    # A forward pass is about a third of a forward and a backward one.
-    equivalents = num_samples / (3 * batch_size) if batch_size else 0.0
-    with ledger.charge("verifying", equivalents):
-        return probe_losses(module, probe, batches)
+def _verified(
+    setting: JumpSetting, candidates: list[Candidate], loaded: LoadedWeights, blank: Jump, spent: "_Spent", number: int
+) -> tuple[Jump, Candidate]:
+    """The record of a jump that was verified, and the candidate it was about."""
+    rule, fall_per_step = setting.policy.acceptance, setting.progress.fall_per_step
+
+    def required(loss_before: float) -> float:
+        return rule.required_gain(Standing(loss_before, fall_per_step, spent.steps(setting.step_seconds())))
+
+    trial = Trial(setting, loaded, blank.step, required)
+    chosen = trial.screen(candidates)
+    if not trial.over:
+        _estimate_norms(setting, chosen, loaded)
+        trial.test(chosen)
+    verdict = trial.verdict(rule.shortfall)
+    setting.progress.observe(blank.step, trial.losses_before)
+    credited = 0.0
+    if verdict.outcome.kept:
+        credited = setting.progress.jumped(blank.step, trial.losses_before, trial.losses_after, number)
+    else:
+        setting.progress.went_on(blank.step, trial.losses_before)
+    jump = replace(
+        blank,
+        outcome=verdict.outcome,
+        margin=verdict.margin,
+        loss_before=verdict.loss_before,
+        loss_after=verdict.loss_after,
+        credited=credited,
+        num_samples=trial.num_samples,
+    )
+    return jump, chosen
 
 
-def _batch_length(batch: Any) -> int:
-    """Samples in a batch: the first extent of its first tensor."""
-    if isinstance(batch, torch.Tensor):
-        return batch.shape[0]
-    if isinstance(batch, dict):
-        return _batch_length(next(iter(batch.values())))
-    if isinstance(batch, list | tuple) and batch:
-        return _batch_length(batch[0])
-    raise JumpError(f"A held-out batch must hold a tensor first, got {type(batch).__name__}.")
+def _estimate_norms(setting: JumpSetting, chosen: Candidate, loaded: LoadedWeights) -> None:
+    """Measure batch normalisation's statistics at the candidate, if asked for, and let them go with its weights."""
+    if setting.batch_norm_batches is None or not norm_buffers(setting.module):
+        return
+    loaded.use(chosen)
+    with setting.ledger.charge("re-estimating"):
+        with setting.precision():
+            num_samples = reestimate_statistics(setting.module, map(setting.prepare, setting.batch_norm_batches))
+        for buffer in norm_buffers(setting.module):
+            if buffer.is_floating_point():
+                buffer.copy_(setting.agreement.first(buffer))
+        loaded.take_buffers(norm_buffers(setting.module))
+    if setting.batch_size:
+        # Known only now; the seconds are charged already.
+        work = Cost(gradient_equivalents=num_samples / (3 * setting.batch_size))
+        setting.ledger.add("re-estimating", work)
+
+
+def _steps(setting: JumpSetting, transaction: Transaction) -> dict[Tensor, Tensor]:
+    """By how much each trainable parameter was moved."""
+    trainable = set(trainable_parameters(setting.module).values())
+    return {value: value.detach() - saved for value, saved in transaction.saved if value in trainable}
+
+
+class _Spent:
+    """What an opportunity has cost since it began."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._before = dict(ledger.activities)
+        self._total = ledger.total
+
+    def by_activity(self) -> dict[str, float]:
+        """CPU seconds by activity."""
+        seconds: dict[str, float] = {}
+        for name, cost in self._ledger.activities.items():
+            earlier = self._before[name].cpu_seconds if name in self._before else 0.0
+            if cost.count > (self._before[name].count if name in self._before else 0):
+                seconds[name] = cost.cpu_seconds - earlier
+        return seconds
+
+    def steps(self, step_seconds: float) -> float:
+        """In ordinary steps: by gradient evaluations, or by the clock where that is more and a step's time is known."""
+        total = self._ledger.total
+        work = total.gradient_equivalents - self._total.gradient_equivalents
+        seconds = total.cpu_seconds - self._total.cpu_seconds
+        return max(work, seconds / step_seconds) if step_seconds > 0 else work

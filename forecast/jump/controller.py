@@ -1,10 +1,11 @@
 """How far to jump next."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..errors import JumpError
 from .outcome import Outcome
+from .regime import Regime
 
 
 class ControllerState(NamedTuple):
@@ -28,7 +29,8 @@ class HorizonController:
 
     A kept jump moves to the next longer horizon, a rejected one to the next shorter. After `patience` rejections in a
     row the controller lets `cool_down` opportunities pass, twice as many each further time, at most 16 times as many,
-    until a jump is kept again. So a run in which jumps do not pay soon stops paying for proposals.
+    until a jump is kept again. So a run in which jumps do not pay soon stops paying for proposals. In the chaotic
+    regime it tries the shortest horizon, whatever came before.
 
     Args:
         horizons: optimiser steps ahead to choose from; it starts with the shortest.
@@ -48,10 +50,12 @@ class HorizonController:
         self.patience = patience
         self.cool_down = cool_down
 
-    def propose(self, state: ControllerState) -> tuple[int | None, ControllerState]:
+    def propose(self, state: ControllerState, regime: Regime | None = None) -> tuple[int | None, ControllerState]:
         """The horizon to try now, or `None` for none, and what to remember."""
         if state.waiting > 0:
             return None, state._replace(waiting=state.waiting - 1)
+        if regime is Regime.CHAOTIC:
+            state = state._replace(position=0)
         return self.horizons[state.position], state
 
     def nearby(self, state: ControllerState) -> tuple[int, ...]:
@@ -74,3 +78,49 @@ class HorizonController:
             return state
         pause = self.cool_down * 2 ** min(state.cool_downs, 4)
         return state._replace(rejections=0, waiting=pause, cool_downs=state.cool_downs + 1)
+
+
+HorizonAt = Callable[[int], int | None]
+"""`horizon_at(step)` gives the horizon of a jump at that optimiser step, or `None` for no jump there."""
+
+
+def nino_schedule(num_steps: int, every: int = 1000, longest: int = 40, spacing: int = 200) -> HorizonAt:
+    """NiNo's published schedule of blind jumps, whose horizons shrink towards the end of the run.
+
+    Of the num_steps / every jumps, the i-th goes k_i rows of history ahead,
+
+        k_i = round(s_i^2),    s evenly spaced from sqrt(longest) to 1.
+
+    Args:
+        num_steps: optimiser steps of the whole run, at least `every`.
+        every: steps between jumps.
+        longest: rows ahead of the first jump.
+        spacing: optimiser steps between rows.
+
+    Raises:
+        JumpError: if a number is below 1 or the run too short for one jump.
+
+    References:
+        Knyazev et al. 2025, "Accelerating training with neuron interaction and nowcasting networks",
+        arXiv 2409.04434, and its released code.
+
+    Examples:
+        >>> at = nino_schedule(10_000)
+        >>> [at(step) // 200 for step in range(1000, 10_001, 1000)], at(1500)
+        ([40, 33, 26, 21, 16, 11, 8, 5, 3, 1], None)
+    """
+    if min(num_steps // max(every, 1), every, longest, spacing) < 1:
+        raise JumpError(
+            "A schedule needs numbers of at least 1 and a run of at least `every` steps, got "
+            f"num_steps={num_steps}, every={every}, longest={longest}, spacing={spacing}."
+        )
+    count = num_steps // every
+    ends = (longest**0.5, 1.0)
+    roots = [ends[0] + (ends[1] - ends[0]) * index / max(count - 1, 1) for index in range(count)]
+    horizons = [round(root**2) * spacing for root in roots]
+
+    def horizon_at(step: int) -> int | None:
+        number, rest = divmod(step, every)
+        return horizons[number - 1] if rest == 0 and 1 <= number <= count else None
+
+    return horizon_at

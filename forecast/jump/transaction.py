@@ -7,9 +7,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..ledger import Ledger
+
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
+
+
+def as_optimizers(optimizers: Optimizers) -> tuple[torch.optim.Optimizer, ...]:
+    """One optimiser or several, as a tuple."""
+    return (optimizers,) if isinstance(optimizers, torch.optim.Optimizer) else tuple(optimizers)
 
 
 class Stateful(Protocol):
@@ -27,23 +34,22 @@ class Stateful(Protocol):
 class Transaction:
     """Inside it, weights, buffers and optimiser state may be changed; without `commit` all is put back on every exit.
 
-    Put back, bit for bit: parameters (frozen ones too), buffers, train or eval mode of every submodule, the optimiser's
-    state, the global random generators of torch, numpy and Python, and whatever else is given. Parameters and buffers
-    are written in place, so references to them stay valid. Gradients are not touched.
+    Put back, bit for bit: parameters (frozen ones too), buffers, train or eval mode of every submodule, the optimisers'
+    state and the settings of their groups, the global random generators of torch, numpy and Python, and whatever else
+    is given. Parameters and buffers are written in place, so references to them stay valid. Gradients are not touched.
+    On every exit means: also where an exception or an interrupt by the user ends the block, committed or not.
 
     Args:
         module: the network.
-        optimizer: its optimiser.
+        optimizers: its optimiser, or several.
         ledger: charged for `copying` and `rolling back`.
         others: more state that a trial may change: codec states and residuals, for example.
     """
 
-    def __init__(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, ledger: Ledger, others: Sequence[Stateful] = ()
-    ) -> None:
+    def __init__(self, module: nn.Module, optimizers: Optimizers, ledger: Ledger, others: Sequence[Stateful] = ()):
         self._module = module
         self._ledger = ledger
-        self._optimizer = optimizer
+        self._optimizers = as_optimizers(optimizers)
         self._others = tuple(others)
         self._committed = False
 
@@ -56,15 +62,22 @@ class Transaction:
             self._save()
         return self
 
+    @property
+    def saved(self) -> list[tuple[Tensor, Tensor]]:
+        """Every parameter and buffer, with a copy of what it was."""
+        return self._tensors
+
     def _save(self) -> None:
         self._tensors = [(value, value.detach().clone()) for value in self._all_tensors()]
         self._modes = [(part, part.training) for part in self._module.modules()]
-        self._optimizer_state = {
-            parameter: {
-                key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in state.items()
-            }
-            for parameter, state in self._optimizer.state.items()
-        }
+        self._optimizer_states = [
+            {parameter: {key: _copy(value) for key, value in state.items()} for parameter, state in each.state.items()}
+            for each in self._optimizers
+        ]
+        self._groups = [
+            [{key: _copy(value) for key, value in group.items() if key != "params"} for group in each.param_groups]
+            for each in self._optimizers
+        ]
         self._other_states = [other.state_dict() for other in self._others]
         self._torch_generator = torch.get_rng_state()
         self._cuda_generators = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -84,27 +97,41 @@ class Transaction:
         if not self._committed or error is not None:
             with self._ledger.charge("rolling back"), torch.no_grad():
                 self._roll_back()
-        del self._tensors, self._optimizer_state, self._other_states
+        del self._tensors, self._optimizer_states, self._groups, self._other_states
 
-    def _all_tensors(self) -> list[torch.Tensor]:
+    def _all_tensors(self) -> list[Tensor]:
         return [*self._module.parameters(), *self._module.buffers()]
 
     def _roll_back(self) -> None:
         for value, saved in self._tensors:
             value.copy_(saved)
-        state = self._optimizer.state
-        for parameter in list(state):
-            if parameter not in self._optimizer_state:
-                del state[parameter]
-        for parameter, saved_state in self._optimizer_state.items():
-            present = state[parameter]
-            for key in list(present):
-                if key not in saved_state:
-                    del present[key]
-            for key, saved in saved_state.items():
-                if isinstance(saved, torch.Tensor) and isinstance(present.get(key), torch.Tensor):
-                    present[key].copy_(saved)
-                else:
-                    present[key] = saved
+        for optimizer, saved_states, groups in zip(self._optimizers, self._optimizer_states, self._groups, strict=True):
+            _restore_states(optimizer.state, saved_states)
+            for group, saved_group in zip(optimizer.param_groups, groups, strict=True):
+                _restore(group, saved_group, keep=("params",))
         for other, saved in zip(self._others, self._other_states, strict=True):
             other.load_state_dict(saved)
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _restore_states(state: Any, saved_states: dict[Any, dict[str, Any]]) -> None:
+    for parameter in list(state):
+        if parameter not in saved_states:
+            del state[parameter]
+    for parameter, saved_state in saved_states.items():
+        _restore(state[parameter], saved_state)
+
+
+def _restore(present: dict[str, Any], saved: dict[str, Any], keep: tuple[str, ...] = ()) -> None:
+    """Make a dictionary what it was, tensors in place where they are still there."""
+    for key in list(present):
+        if key not in saved and key not in keep:
+            del present[key]
+    for key, value in saved.items():
+        if isinstance(value, Tensor) and isinstance(present.get(key), Tensor) and present[key].shape == value.shape:
+            present[key].copy_(value)
+        else:
+            present[key] = value
