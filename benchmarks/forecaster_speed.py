@@ -5,7 +5,8 @@ to be, and then forecasts, mean and scale, at one horizon for a network of a doz
 best of three, by the clock and of CPU time: on a shared machine only the latter says what the work costs, and only with
 one thread, because threads that wait for each other count too. Memory is the growth of the process's resident set to
 its peak, in copies of the parameter vector: mean and scale are two of them, the window itself is not counted. What is
-bound to the layout that it was fitted to cannot be measured like this; the reason is printed.
+bound to the layout that it was fitted to cannot be measured like this; the reason is printed. Where a forecaster needs
+the network's neural graph it gets one that is traced beforehand; the trace is not timed.
 
 Run: `python benchmarks/forecaster_speed.py`, or with names of forecasters. Without names it writes
 `forecaster_speed.txt`.
@@ -21,9 +22,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from deadreckon.forecast import ForecastError, Layout, Moments, Window, layout_of
-from deadreckon.forecast.cases import Case
+from deadreckon.forecast import Forecaster, ForecastError, Layout, Moments, Window, layout_of
+from deadreckon.forecast.case import Case
+from deadreckon.forecast.graph import NeuralGraph, trace_graph
 from deadreckon.models import Budget, FittableForecaster, fit_forecaster, forecaster_names, make_forecaster
 
 SPACING, HORIZON, REPEATS = 10, 50, 3
@@ -32,7 +35,7 @@ SECONDS_ALLOWED = 300
 
 
 class Network(nn.Module):
-    """Convolutions, a norm and a head, never run: only its layout counts."""
+    """An embedding, convolutions, a norm and a head; only its layout and its graph count."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -43,6 +46,16 @@ class Network(nn.Module):
         self.wide = nn.Linear(4 * width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
         self.head = nn.Linear(width, 10)
+
+    @override
+    def forward(self, tokens: Tensor, images: Tensor) -> Tensor:
+        seen = self.second(self.norm(self.first(images)).relu()).mean(dim=(2, 3))
+        both = torch.cat((self.embedding(tokens), seen, seen, seen), dim=1)
+        return self.head(self.narrow(self.wide(both).relu()).relu())
+
+
+def graph_of(network: Network) -> NeuralGraph:
+    return trace_graph(network, (torch.zeros(1, dtype=torch.int64), torch.randn(1, 3, 6, 6)))
 
 
 def rows_of(layout: Layout, num_rows: int, generator: torch.Generator) -> Tensor:
@@ -56,13 +69,15 @@ def rows_of(layout: Layout, num_rows: int, generator: torch.Generator) -> Tensor
     return rows
 
 
-def window_of(layout: Layout, rows: Tensor, first_step: int, stream: str, needs_moments: bool) -> Window:
+def window_of(
+    layout: Layout, rows: Tensor, first_step: int, forecaster: Forecaster, graph: NeuralGraph | None
+) -> Window:
     steps = torch.arange(len(rows)) * SPACING + first_step
     moments = None
-    if needs_moments:
+    if forecaster.needs_moments:
         first = rows[-1] * 1e-2
         moments = Moments(first, first.square() * 4, 1000, torch.tensor(1e-3), 0.9, 0.999, 1e-8, 0.01)
-    return Window(rows, steps, layout, stream, moments=moments)
+    return Window(rows, steps, layout, forecaster.stream, moments=moments, graph=graph)
 
 
 def measured(name: str, threads: int) -> dict[str, object]:
@@ -71,20 +86,22 @@ def measured(name: str, threads: int) -> dict[str, object]:
     generator = torch.Generator().manual_seed(0)
     forecaster = make_forecaster(name)
     small = layout_of(Network(8))
+    graph = graph_of(Network(8)) if forecaster.needs_graph else None
     rows = rows_of(small, FIT_ROWS, generator)
     cases: list[Case] = []
     for last in range(forecaster.history, FIT_ROWS - FIT_HORIZONS[-1] // SPACING):
         history = rows[last - forecaster.history : last]
-        window = window_of(small, history, last * SPACING, forecaster.stream, forecaster.needs_moments)
+        window = window_of(small, history, last * SPACING, forecaster, graph)
         cases.append(Case(window, {horizon: rows[last - 1 + horizon // SPACING] for horizon in FIT_HORIZONS}))
     if isinstance(forecaster, FittableForecaster):
         fit_forecaster(forecaster, cases, Budget(iterations=20), generator)
     list(forecaster.forecast(cases[0].window, [HORIZON]))  # warm: libraries are loaded, threads started
 
     large = layout_of(Network(520))
+    graph = graph_of(Network(520)) if forecaster.needs_graph else None
     num_rows = max(5, forecaster.history)
     rows = rows_of(large, num_rows, generator)
-    window = window_of(large, rows, 0, forecaster.stream, forecaster.needs_moments)
+    window = window_of(large, rows, 0, forecaster, graph)
     seconds: list[float] = []
     cpu_seconds: list[float] = []
     copies: list[float] = []

@@ -90,7 +90,7 @@ def draw_graph(graph: NeuralGraph, title: str, *, fold: bool = True) -> str:
             arc_top = min(arc_top, height)
         else:
             lines.append(_ribbon(block, places[source], places[target]))
-    dots = _dots(graph, places, alias)
+    dots = _dots(graph, places)
     bars = [_bar(graph, number, place) for number, place in places.items()]
     frame = _fold_frame(found, columns, places, arc_top) if found is not None else ""
     remarks = [f"{left_out} more columns are not drawn"] if left_out > 0 else []
@@ -146,8 +146,7 @@ def _places(graph: NeuralGraph, shown: Sequence[int], alias: dict[int, int]) -> 
         before = dict(ranks)
         for block in graph.blocks:
             source, target = (block.source, block.target) if block.kind != "key" else (block.target, block.source)
-            if block.kind == "head" or source in alias or target in alias:
-                source, target = alias.get(source, source), alias.get(target, target)
+            source, target = alias.get(source, source), alias.get(target, target)
             if source in ranks and target in ranks and source < target:
                 ranks[target] = max(ranks[target], ranks[source] + 1)
         if before == ranks:
@@ -194,12 +193,11 @@ def _ribbon(block: EdgeBlock, source: Place, target: Place) -> str:
     top2, end2 = target.y + target.height * (shift - narrow / 2), target.y + target.height * (shift + narrow / 2)
     # what passes other columns at their own height goes below them
     bend = 1.3 * TALLEST if abs(x2 - x1) > STEP and abs(source.y - target.y) < 1 else 0.0
-    dash = ' stroke-dasharray="3 3" fill-opacity="0.12"' if block.kind == "head" else ' fill-opacity="0.38"'
     there = f"C {middle:.1f} {top1 + bend:.1f}, {middle:.1f} {top2 + bend:.1f}, {x2:.1f} {top2:.1f}"
     back = f"C {middle:.1f} {end2 + bend:.1f}, {middle:.1f} {end1 + bend:.1f}, {x1:.1f} {end1:.1f}"
     return (
         f'<path d="M {x1:.1f} {top1:.1f} {there} L {x2:.1f} {end2:.1f} {back} Z" '
-        f'fill="{colour}" stroke="{colour}" stroke-opacity="0.7"{dash}>{about}</path>'
+        f'fill="{colour}" fill-opacity="0.38" stroke="{colour}" stroke-opacity="0.7">{about}</path>'
     )
 
 
@@ -212,8 +210,6 @@ def _about(block: EdgeBlock) -> str:
 def _arc(source: Place, target: Place, top: float) -> tuple[str, float]:
     """An arc over what lies between, and how high it gets."""
     reach = abs(target.x - source.x)
-    if reach == 0:
-        reach = STEP / 2
     height = top - 12 - 0.1 * reach
     begin, end = source.y - source.height / 2, target.y - target.height / 2
     control = height - (min(begin, end) - height) / 3
@@ -225,13 +221,12 @@ def _arc(source: Place, target: Place, top: float) -> tuple[str, float]:
     return text, control * 0.75 + 0.25 * min(begin, end)
 
 
-def _dots(graph: NeuralGraph, places: dict[int, Place], alias: dict[int, int]) -> list[str]:
+def _dots(graph: NeuralGraph, places: dict[int, Place]) -> list[str]:
     """Bias and norm nodes below, and head nodes above the columns that they lead to."""
     kinds: dict[int, list[str]] = {}
     for block in graph.blocks:
         if graph.nodes[block.source].kind in ("constant", "heads") and block.target in places:
-            if block.target not in alias:
-                kinds.setdefault(block.target, []).append(block.kind)
+            kinds.setdefault(block.target, []).append(block.kind)
     texts: list[str] = []
     for number, found in kinds.items():
         place = places[number]

@@ -1,6 +1,6 @@
 """Dense tiles of a neural graph, cut into pieces that stay in a processor's cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -37,27 +37,42 @@ def node_spans(graph: NeuralGraph) -> list[Span]:
     ]
 
 
-def block_spans(block: EdgeBlock) -> list[tuple[int, int]]:
-    """All targets of a block, counted from its own first, in pieces."""
-    size = TARGETS if block.num_targets > block.groups or block.groups == 1 else EDGES
+def shape_of(cut: Cut) -> tuple[int, int, int]:
+    """How many groups, targets and sources."""
+    groups, targets, sources = (part.stop - part.start for part in cut)
+    return groups, targets, sources
+
+
+def block_spans(block: EdgeBlock, edges: int | None = None) -> list[tuple[int, int]]:
+    """All targets of a block, counted from its own first, in pieces.
+
+    Args:
+        block: the block.
+        edges: a piece has so many where that makes it larger; `TARGETS` targets if not given.
+    """
+    if block.num_targets > block.groups or block.groups == 1:
+        size = max(TARGETS, (edges or 0) * block.groups // block.num_sources)
+    else:
+        size = edges or EDGES
     return [(begin, min(begin + size, block.num_targets)) for begin in range(0, block.num_targets, size)]
 
 
-def cuts(block: EdgeBlock, begin: int, end: int) -> Iterator[Cut]:
-    """The edges into targets `begin` to `end` of a block, counted from its own first, at most `EDGES` at a time.
+def cuts(block: EdgeBlock, begin: int, end: int, edges: int | None = None) -> Iterator[Cut]:
+    """The edges into targets `begin` to `end` of a block, counted from its own first, at most `edges` at a time.
 
-    Always the same cuts for the same range, so that results do not depend on anything else.
+    Always the same cuts for the same range, so that results do not depend on anything else. `EDGES` if not given.
     """
     groups, per_target, per_source, _ = block.tile_shape
+    edges = edges or EDGES
     if groups > 1 and per_target == 1:
-        step = max(1, EDGES // per_source)
+        step = max(1, edges // per_source)
         for first in range(begin, end, step):
-            for source in _ranges(per_source, EDGES):
+            for source in _ranges(per_source, edges):
                 yield Cut(slice(first, min(first + step, end)), slice(0, 1), source)
         return
     for group in range(begin // per_target, (end - 1) // per_target + 1):
         low, high = max(begin - group * per_target, 0), min(end - group * per_target, per_target)
-        for source in _ranges(per_source, max(1, EDGES // (high - low))):
+        for source in _ranges(per_source, max(1, edges // (high - low))):
             yield Cut(slice(group, group + 1), slice(low, high), source)
 
 
@@ -112,6 +127,21 @@ def tile_of(graph: NeuralGraph, block: EdgeBlock, layout: Layout, values: Tensor
     """
     spec = layout[str(block.parameter)]
     return graph.tile(block, values[..., spec.span].unflatten(-1, spec.shape or (1,)))
+
+
+def put_back(graph: NeuralGraph, layout: Layout, tiles: Sequence[tuple[EdgeBlock, Tensor]], result: Tensor) -> None:
+    """Copy tiles to where they belong, where `tile_of` could not make them views of `result`.
+
+    Args:
+        graph: the graph.
+        layout: of its network.
+        tiles: blocks that have a tensor, with what `tile_of` gave of `result`, filled since.
+        result: `[..., param]`.
+    """
+    for block, tile in tiles:
+        if tile.untyped_storage().data_ptr() != result.untyped_storage().data_ptr():
+            spec = layout[str(block.parameter)]
+            graph.untile(block, tile, result[..., spec.span].unflatten(-1, spec.shape or (1,)))
 
 
 def silent_blocks(graph: NeuralGraph, layout: Layout) -> list[EdgeBlock]:

@@ -201,7 +201,7 @@ class InvertedOptimizer(LearnedForecaster):
     Raises:
         ModelError: if the member is of another stream or needs the optimiser's moments, or `history` is too short.
 
-    Example:
+    Examples:
         >>> from deadreckon.models import Linear
         >>> forecaster = InvertedOptimizer(Linear(history=2), SGD(learning_rate=0.1))
         >>> forecaster.stream, forecaster.history

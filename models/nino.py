@@ -10,20 +10,22 @@ from typing_extensions import override
 
 from ..forecast import Forecast, Window
 from ..forecast.errors import NotFittedError, WindowError
-from .errors import FittingError
+from .errors import FittingError, ModelError
 from .fitting import Examples
 from .horizons import between
 from .nino_items import padded, part_of
 from .nino_neurons import Edges, NeuronNetwork, split
 from .nino_pass import NeuronPass
-from .nino_signals import ROWS, facts_of
+from .nino_signals import ROWS
 from .options import require_integer
 from .stored_state import require_horizons, require_tensors
 from .trainable import Items, TrainableForecaster, TrainingItems
 
 PREFIX = "network."
-MAX_HORIZONS = 64  # a file that claims more is damaged or hostile
+MAX_HORIZONS = 64  # of a fit; a file that claims more is damaged or hostile, and so with the width
 MAX_WIDTH = 512
+MAX_HISTORY = 32
+LEAST = 0.05  # relative error below which training gains little more from a case
 SCALE_SHARE = 0.05  # of the fit of scales in what training reduces
 
 
@@ -47,7 +49,7 @@ class Learned(NamedTuple):
 class NiNo(TrainableForecaster):
     """mean = last + unit (h / spacing) sum_r a_r(h) b_r: a graph network says how far to follow each odd number b_r.
 
-    b are the scalar's last four steps, its value, the mean step of its row and of its column, and Adam's next step
+    b are the scalar's last steps, its value, the mean step of its row and of its column, and Adam's next step
     where the window carries moments. The coefficients a come from a graph network that sees only even numbers without a
     unit: how straight, how large and how correlated steps are, for the scalar, its tensor, and all edges of the neurons
     at its ends; messages run along and against the edges (`NeuronNetwork`). It also sees the spacing of the rows and
@@ -66,6 +68,8 @@ class NiNo(TrainableForecaster):
         width: of the states of neurons and edges.
         samples: edges drawn from each training case.
         nodes: neurons drawn from each group.
+        history: rows in the window. More rows show slow motion among the noise; after every jump as many have to be
+            waited for.
         stream: the stream it forecasts.
 
     Raises:
@@ -79,17 +83,24 @@ class NiNo(TrainableForecaster):
     history: int = ROWS
     batch_size: ClassVar[int | None] = 8
 
-    def __init__(self, width: int = 24, samples: int = 1536, nodes: int = 24, stream: str = "weights") -> None:
+    def __init__(
+        self, width: int = 24, samples: int = 1536, nodes: int = 24, history: int = ROWS, stream: str = "weights"
+    ) -> None:
         super().__init__(stream)
         self.width = require_integer("width", width, 1)
         self.samples = require_integer("samples", samples, 1)
         self.nodes = require_integer("nodes", nodes, 1)
+        self.history = require_integer("history", history, 3)
+        for name, value, largest in (("width", self.width, MAX_WIDTH), ("history", self.history, MAX_HISTORY)):
+            if value > largest:
+                raise ModelError(f"`{name}` must be at most {largest}, got {value}.")
         self._learned: Learned | None = None
 
     @property
     @override
     def options(self) -> dict[str, object]:
-        return {"width": self.width, "samples": self.samples, "nodes": self.nodes, "stream": self.stream}
+        own = {"width": self.width, "samples": self.samples, "nodes": self.nodes, "history": self.history}
+        return {**own, "stream": self.stream}
 
     @property
     @override
@@ -100,6 +111,11 @@ class NiNo(TrainableForecaster):
 
     @override
     def network(self, examples: Examples, generator: torch.Generator) -> nn.Module:
+        if len(examples.horizons) > MAX_HORIZONS:
+            raise FittingError(
+                f"{self.name!r} is fitted to at most {MAX_HORIZONS} horizons, got {len(examples.horizons)}. "
+                "Take fewer: between them forecasts are linear."
+            )
         for index, case in enumerate(examples.cases):
             if case.window.graph is None:
                 raise FittingError(
@@ -111,7 +127,7 @@ class NiNo(TrainableForecaster):
         if before is not None and torch.equal(before.horizons, horizons):
             network = copy.deepcopy(before.network)
         else:
-            network = NeuronNetwork(self.width, len(horizons))
+            network = NeuronNetwork(self.width, len(horizons), self.history)
             network.initialise(generator)
         return network.requires_grad_(True).train()
 
@@ -129,12 +145,12 @@ class NiNo(TrainableForecaster):
         case = examples.cases[index]
         window = case.window
         part = part_of(window, self.nodes, self.samples, generator)
-        unit = facts_of(window).unit[part.edges.tensor[0].long()]
         reach = torch.tensor(examples.horizons, dtype=torch.float64) / window.spacing
         at = part.at.clamp(min=0)
         last = window.last[at].double()
         moved = torch.stack([(case.targets[h][at].double() - last).cpu() for h in examples.horizons], dim=1)
-        counted = part.counts * (unit > 0) * (part.edges.basis[0, :, : ROWS - 1] != 0).any(dim=1)
+        unit = part.unit
+        counted = part.counts * (unit > 0) * (part.edges.basis[0, :, : self.history - 1] != 0).any(dim=1)
         target = moved / torch.where(unit > 0, unit, 1.0).unsqueeze(1) / reach
         persistence = (counted.unsqueeze(1) * moved.square()).sum(dim=0)
         # In units in which a case's motion is one, so that float32 is enough.
@@ -158,8 +174,13 @@ class NiNo(TrainableForecaster):
 
     @override
     def training_error(self, network: nn.Module, items: TrainingItems) -> Tensor:
+        # Case by case, in logarithms: halving the error of what goes straight counts as much as halving that of what
+        # wanders, as it does where skill is averaged over runs.
         errors, misfit = _errors(network, items.items)
-        return (items.share.to(errors) * errors).mean() + SCALE_SHARE * misfit
+        *_, target, weight, reach = items.items
+        still = (weight.unsqueeze(2) * target.square()).sum(dim=1) * reach.square()
+        ratio = torch.where(still > 0, errors / still.where(still > 0, 1.0), 1.0)
+        return (LEAST + ratio).log().mean() + SCALE_SHARE * misfit
 
     @override
     def finish(self, network: nn.Module, examples: Examples) -> None:
@@ -230,9 +251,9 @@ class NiNo(TrainableForecaster):
             NotFittedError: naming what is wrong with them.
         """
         num_horizons = state["horizons"].numel() if "horizons" in state else 0
-        if num_horizons > MAX_HORIZONS or self.width > MAX_WIDTH:
-            raise NotFittedError(f"{self.name!r} has at most {MAX_HORIZONS} horizons and width {MAX_WIDTH}.")
-        network = NeuronNetwork(self.width, num_horizons)
+        if num_horizons > MAX_HORIZONS:
+            raise NotFittedError(f"{self.name!r} has at most {MAX_HORIZONS} horizons.")
+        network = NeuronNetwork(self.width, num_horizons, self.history)
         expected = network.state_dict()
         shapes = {PREFIX + name: (value.dtype, tuple(value.shape)) for name, value in expected.items()}
         general = {"horizons": (torch.int64, (num_horizons,)), "spacings": (torch.int64, (2,))}

@@ -1,5 +1,6 @@
 """Windows on graphs as lists of scalars: whole ones to check against, and parts of them to train on."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
@@ -9,7 +10,7 @@ from ..forecast import Layout, Window
 from ..forecast.graph import EdgeBlock, NeuralGraph
 from .graph_tiles import silent_blocks
 from .nino_neurons import EDGE_KINDS, LONE_EDGE, LONE_NODE, NODE_KINDS, STATISTICS, Edges
-from .nino_signals import FEATURES, STEPS, facts_of, features_of, signals_of
+from .nino_signals import BESIDE, FEATURES, facts_of, features_of, signals_of
 
 _OF_EDGES = ("basis", "kind", "tensor", "ends", "share")
 
@@ -21,11 +22,13 @@ class Part(NamedTuple):
         edges: as one case.
         at: position of each edge's scalar in the flat vector, `[edge]`, int64; -1 for edges without one.
         counts: for how many scalars it stands, `[edge]`, float64; 0 for edges without one.
+        unit: of its tensor, as in `Facts`, `[edge]`, float64.
     """
 
     edges: Edges
     at: Tensor
     counts: Tensor
+    unit: Tensor
 
 
 def num_blocks(graph: NeuralGraph, end: str, auxiliary: bool) -> list[int]:
@@ -52,7 +55,7 @@ def part_of(
     """The edges of a window's graph, one for each scalar, with what is seen of them.
 
     Args:
-        window: with a graph and `ROWS` rows.
+        window: with a graph and as many rows as the network sees.
         nodes_per_group: to choose at random from each group; groups that number the same axes get the same choice. All
             of them if None.
         max_edges: to choose at random from those between chosen nodes, as evenly over the blocks as can be.
@@ -68,11 +71,12 @@ def part_of(
         ],
         dim=1,
     )
-    statistics, common = _seen_of_nodes(graph, layout, signals)
+    places = {block: positions(graph, block, layout) for block in graph.blocks if block.parameter is not None}
+    statistics, common = _seen_of_nodes(graph, places, signals)
     basis = torch.cat((signals, common)).T.contiguous()
     chosen, numbers = _choice(graph, nodes_per_group, generator)
     blocks = [*graph.blocks, *silent_blocks(graph, layout)]
-    found = [_block_edges(graph, block, layout, chosen, nodes_per_group, generator) for block in blocks]
+    found = [_block_edges(graph, block, layout, places, chosen, nodes_per_group, generator) for block in blocks]
     if max_edges is not None:
         found = _thinned(found, max_edges, cast(torch.Generator, generator))
     position = {name: number for number, name in enumerate(layout.names)}
@@ -105,24 +109,21 @@ def part_of(
     kinds = torch.tensor([NODE_KINDS[group.kind] for group in graph.nodes for _ in range(group.size)] + [LONE_NODE])
     kept = (numbers >= 0).nonzero().squeeze(1)
     edges = Edges(seen, kind, tensor, ends, share.float(), facts.context, statistics[kept], kinds[kept])
-    return Part(Edges(*(part.unsqueeze(0) for part in edges)), at, count)
+    return Part(Edges(*(part.unsqueeze(0) for part in edges)), at, count, facts.unit[tensor])
 
 
 def _numel(block: EdgeBlock) -> int:
     return block.num_edges * block.slots
 
 
-def _seen_of_nodes(graph: NeuralGraph, layout: Layout, signals: Tensor) -> tuple[Tensor, Tensor]:
+def _seen_of_nodes(graph: NeuralGraph, places: Mapping[EdgeBlock, Tensor], signals: Tensor) -> tuple[Tensor, Tensor]:
     """`[node, STATISTICS]`, the lone node last, and what each scalar has in common with others, `[2, param]`."""
     statistics = torch.zeros(graph.num_nodes + 1, STATISTICS)
-    common = torch.zeros(2, layout.size)
-    features, drift = features_of(signals), signals[:STEPS].mean(dim=0)
+    common = torch.zeros(2, signals.shape[1])
+    features, drift = features_of(signals), signals[:-BESIDE].mean(dim=0)
     inward, outward = num_blocks(graph, "target", False), num_blocks(graph, "source", False)
     half = FEATURES + 1
-    for block in graph.blocks:
-        if block.parameter is None:
-            continue
-        at = positions(graph, block, layout)
+    for block, at in places.items():
         seen, moved = features[:, at], drift[at]
         for side, dims, other, group, offset, number in (
             (0, (-2, -1), (2, 3), block.target, block.target_offset, inward),
@@ -170,6 +171,7 @@ def _block_edges(
     graph: NeuralGraph,
     block: EdgeBlock,
     layout: Layout,
+    places: Mapping[EdgeBlock, Tensor],
     chosen: list[Tensor],
     nodes_per_group: int | None,
     generator: torch.Generator | None,
@@ -196,7 +198,7 @@ def _block_edges(
         at = torch.full_like(source, -1)
     else:
         slot = torch.arange(slots).repeat(len(source) // slots)
-        at = positions(graph, block, layout)[target // per_target, target % per_target, source % per_source, slot]
+        at = places[block][target // per_target, target % per_target, source % per_source, slot]
     begin = graph.node_offsets[block.source] + block.source_offset
     return at, source + begin, target + graph.node_offsets[block.target] + block.target_offset
 

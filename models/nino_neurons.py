@@ -9,14 +9,14 @@ from typing_extensions import override
 
 from ..forecast.graph.neural_graph import EdgeKind, NodeKind
 from .coordinate_parts import Dense
-from .nino_signals import CONTEXT, FEATURES, SIGNALS, STEPS, aligned, features_of
+from .nino_signals import BESIDE, FEATURES, ROWS, aligned, features_of, num_context, num_signals
 
 NODE_KINDS = {kind: number for number, kind in enumerate(get_args(NodeKind))}
 LONE_NODE = len(NODE_KINDS)  # the node of tensors that the graph does not explain
 EDGE_KINDS = {kind: number for number, kind in enumerate(get_args(EdgeKind))}
 LONE_EDGE = len(EDGE_KINDS)
 STATISTICS = 2 * (FEATURES + 1)  # of a node: mean features and common motion of its incoming, then its outgoing edges
-BASIS = SIGNALS + 2  # a scalar's signals, and what the edges of its target, and of its source, have in common
+COMMON = 2  # odd numbers beside a scalar's own: what the edges of its target, and of its source, have in common
 SPREAD = 4.0  # limit of the logarithm of a scale
 
 
@@ -24,12 +24,12 @@ class Edges(NamedTuple):
     """Scalars of several cases, as edges. `case` numbers cases, `node` the nodes of one case.
 
     Attributes:
-        basis: `[case, edge, BASIS]`.
+        basis: `[case, edge, number]`: a scalar's signals, then what it has in common with others.
         kind: of each edge, `[case, edge]`, integers.
         tensor: of each edge, for its context, `[case, edge]`, integers.
         ends: source and target, `[case, edge, 2]`, integers.
         share: what a message along it counts for at its target, and one against it at its source, `[case, edge, 2]`.
-        context: of tensors, `[case, tensor, CONTEXT]`.
+        context: of tensors, `[case, tensor, number]`.
         statistics: of nodes, `[case, node, STATISTICS]`.
         node_kind: `[case, node]`, integers.
     """
@@ -45,7 +45,7 @@ class Edges(NamedTuple):
 
 
 class NeuronNetwork(nn.Module):
-    """Outputs `[edge, horizon, BASIS + 1]` for each scalar: how much of each odd number to go on with, and a log scale.
+    """Outputs `[edge, horizon, number + 1]` for each scalar: how much of each odd number to go on with, a log scale.
 
     x = SiLU(begin(statistics) + node kind);
     m_i = sum_e share_e (gate(phi_e) + edge kind) * send(x_j), over incoming edges; m'_j the same over outgoing ones;
@@ -57,12 +57,14 @@ class NeuronNetwork(nn.Module):
     Args:
         width: of all states.
         num_horizons: how many horizons it is trained for.
+        history: rows that it sees.
     """
 
-    def __init__(self, width: int, num_horizons: int) -> None:
+    def __init__(self, width: int, num_horizons: int, history: int = ROWS) -> None:
         super().__init__()
         self.width = width
         self.num_horizons = num_horizons
+        self.num_odd = num_signals(history) + COMMON
         self.begin = Dense(STATISTICS, width)
         self.node_kinds = nn.Parameter(torch.empty(LONE_NODE + 1, width))
         self.gate = Dense(FEATURES, 2 * width)
@@ -70,12 +72,12 @@ class NeuronNetwork(nn.Module):
         self.send = Dense(width, 2 * width)
         self.renew = Dense(3 * width, width)
         self.edge = Dense(FEATURES + 2, width)
-        self.context = Dense(CONTEXT, width)
+        self.context = Dense(num_context(history), width)
         self.edge_kinds = nn.Parameter(torch.empty(LONE_EDGE + 1, width))
         self.source = Dense(width, width)
         self.target = Dense(width, width)
         self.middle = Dense(width, width)
-        self.head = Dense(width, num_horizons * (BASIS + 1))
+        self.head = Dense(width, num_horizons * (self.num_odd + 1))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -88,9 +90,9 @@ class NeuronNetwork(nn.Module):
 
     @override
     def forward(self, edges: Edges) -> Tensor:
-        """Outputs, `[case, edge, horizon, BASIS + 1]`: the plain form, on a list of edges."""
+        """Outputs, `[case, edge, horizon, number + 1]`: the plain form, on a list of edges."""
         num_cases, num_nodes, _ = edges.statistics.shape
-        signals = edges.basis[..., :SIGNALS].movedim(2, 0)
+        signals = edges.basis[..., :-COMMON].movedim(2, 0)
         features = features_of(signals).movedim(0, 2)
         kind = edges.kind.long()
         first = torch.arange(num_cases).view(-1, 1, 1) * num_nodes
@@ -104,13 +106,13 @@ class NeuronNetwork(nn.Module):
         forward = empty.index_add(0, target, share[:, :1] * forth[0] * back[0][source])
         reverse = empty.index_add(0, source, share[:, 1:] * forth[1] * back[1][target])
         nodes = self.renewed(nodes, forward, reverse)
-        drift = signals[:STEPS].mean(dim=0)
-        alignments = torch.stack([aligned(drift, common) for common in edges.basis[..., SIGNALS:].unbind(dim=2)], dim=2)
+        drift = signals[:-BESIDE].mean(dim=0)
+        alignments = torch.stack([aligned(drift, common) for common in edges.basis[..., -COMMON:].unbind(dim=2)], dim=2)
         context = self.context(edges.context)
         of_tensor = torch.take_along_dim(context, edges.tensor.long().unsqueeze(2), dim=1)
         inside = self.edge(torch.cat((features, alignments), dim=2)) + of_tensor + self.edge_kinds[kind]
         inside = inside.flatten(0, 1) + self.source(nodes)[source] + self.target(nodes)[target]
-        return self.ended(inside).view(*edges.kind.shape, self.num_horizons, BASIS + 1)
+        return self.ended(inside).view(*edges.kind.shape, self.num_horizons, self.num_odd + 1)
 
     def start(self, statistics: Tensor, kind: Tensor) -> Tensor:
         """First states of nodes."""
@@ -121,7 +123,7 @@ class NeuronNetwork(nn.Module):
         return silu(self.renew(torch.cat((nodes, forward, reverse), dim=-1)))
 
     def ended(self, inside: Tensor) -> Tensor:
-        """Outputs of edges from the inside of their first activation, `[edge, horizon * (BASIS + 1)]`."""
+        """Outputs of edges from the inside of their first activation, `[edge, horizon * (number + 1)]`."""
         return self.head(silu(self.middle(silu(inside))))
 
 
@@ -129,8 +131,8 @@ def split(outputs: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Change and logarithm of its scale, in units and row spacings to be multiplied by, `[..., horizon]` each.
 
     Args:
-        outputs: `[..., horizon, BASIS + 1]`.
-        basis: `[..., BASIS]`.
+        outputs: `[..., horizon, number + 1]`.
+        basis: the odd numbers, `[..., number]`.
     """
-    change = (outputs[..., :BASIS] * basis.unsqueeze(-2)).sum(dim=-1)
-    return change, SPREAD * torch.tanh(outputs[..., BASIS] / SPREAD)
+    change = (outputs[..., :-1] * basis.unsqueeze(-2)).sum(dim=-1)
+    return change, SPREAD * torch.tanh(outputs[..., -1] / SPREAD)

@@ -1,6 +1,6 @@
 """Our NiNo on dense tiles: the numbers of `NeuronNetwork`, with memory for nodes and one piece of a tile."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -10,18 +10,20 @@ from torch.nn.functional import silu
 from ..forecast import Layout, Window
 from ..forecast.graph import EdgeBlock, NeuralGraph
 from .coordinate_pieces import for_each
-from .graph_tiles import Cut, block_spans, cut_values, cuts, silent_blocks, source_states, target_states, tile_of
+from .graph_tiles import Cut, block_spans, cut_values, cuts, put_back, shape_of, silent_blocks, tile_of
 from .nino_items import num_blocks
-from .nino_neurons import BASIS, EDGE_KINDS, LONE_EDGE, LONE_NODE, NODE_KINDS, STATISTICS, NeuronNetwork, split
-from .nino_signals import FEATURES, SIGNALS, STEPS, aligned, facts_of, features_of, signals_of
+from .nino_neurons import COMMON, EDGE_KINDS, LONE_EDGE, LONE_NODE, NODE_KINDS, SPREAD, STATISTICS, NeuronNetwork
+from .nino_signals import BESIDE, FEATURES, aligned, facts_of, features_of, num_signals, signals_of, signals_of_all
 
-Work = Callable[[EdgeBlock, Cut], tuple[Tensor, Tensor]]
-"""Sums over a cut's sources, `[groups, target, ...]`, and over its targets, `[groups, source, ...]`."""
+Work = Callable[[int, Cut], tuple[Tensor, Tensor]]
+"""Block's number and cut to sums over its sources, `[..., groups, target]`, and targets, `[..., groups, source]`."""
 STRIPES = 4  # parts of a block that are worked on side by side; fixed, so that sums do not depend on the threads
+EDGES = 8192  # worked on together: on a perceptron of 52,650 weights 2048 took 1.3 times as long, 32768 as long
+HELD = 2**18  # scalars up to which what is seen of them is kept: 60 to 80 bytes each, made once instead of three times
 
 
 class Common(NamedTuple):
-    """Mean step of a block's edges into each target, `[target, 1]`, and out of each source, `[source, 1]`."""
+    """Mean step of a block's edges into each target, `[target]`, and out of each source, `[source]`."""
 
     target: Tensor
     source: Tensor
@@ -30,9 +32,12 @@ class Common(NamedTuple):
 class NeuronPass:
     """One window on its graph, ready to be forecast.
 
+    All is laid out with scalars last, `[number, ..., scalar]`, so that what is done to a number is done to a stretch of
+    memory. States of nodes are `[width, node]`.
+
     Args:
         network: the network.
-        window: with `ROWS` rows and a graph.
+        window: with a graph and as many rows as the network sees.
     """
 
     def __init__(self, network: NeuronNetwork, window: Window) -> None:
@@ -43,123 +48,135 @@ class NeuronPass:
         self.facts = facts_of(window)
         self._step = None if self.facts.step is None else self.facts.step.cpu()
         self._number = {name: number for number, name in enumerate(self.layout.names)}
+        self._signals = num_signals(len(self.rows))
         self._context = network.context(self.facts.context)
+        self._blocks = [*self.graph.blocks, *silent_blocks(self.graph, self.layout)]
+        self._seen_of_all = self._held() if self.layout.size <= HELD else None
+        self._tiles = [self._tile(block) for block in self._blocks]
         statistics, self._common = self._statistics()
         kinds = [NODE_KINDS[group.kind] for group in self.graph.nodes]
-        nodes = [network.start(s, torch.tensor(k)) for s, k in zip(statistics, kinds, strict=True)]
+        nodes = [network.start(s.T, torch.tensor(k)) for s, k in zip(statistics, kinds, strict=True)]
         nodes.append(network.start(torch.zeros(1, STATISTICS), torch.tensor(LONE_NODE)))
         nodes = self._renewed(nodes)
-        self._source = [network.source(state) for state in nodes]
-        self._target = [network.target(state) for state in nodes]
+        self._source = [network.source(state).T for state in nodes]
+        self._target = [network.target(state).T for state in nodes]
 
     # -- what is seen
 
-    def _signals(self, block: EdgeBlock, cut: Cut) -> Tensor:
-        """`[SIGNALS, groups, target, source, slot]`."""
-        slots = slice(0, block.slots)
-        shape = (*(part.stop - part.start for part in cut), block.slots)
+    def _held(self) -> Tensor:
+        """What is seen of every scalar, `[number, param]`: signals, features, mean step."""
+        signals = signals_of_all(self.rows, self._step, self.facts, self.layout)
+        return torch.cat((signals, features_of(signals), signals[:-BESIDE].mean(dim=0, keepdim=True)))
+
+    def _tile(self, block: EdgeBlock) -> tuple[Tensor, ...]:
+        """What is seen of a block's edges; or its rows, and the optimiser's step, where that is not held."""
         if block.parameter is None:
-            return torch.zeros(SIGNALS, *shape)
-        seen = cut_values(tile_of(self.graph, block, self.layout, self.rows), cut, slots).permute(1, 2, 3, 4, 0)
-        step = None
-        if self._step is not None:
-            tile = tile_of(self.graph, block, self.layout, self._step.unsqueeze(0))
-            step = cut_values(tile, cut, slots).permute(1, 2, 3, 4, 0).flatten()
-        number = self._number[block.parameter]
-        return signals_of(seen.flatten(1), step, self.facts, number).unflatten(1, shape)
+            return ()
+        if self._seen_of_all is not None:
+            return (tile_of(self.graph, block, self.layout, self._seen_of_all),)
+        step = () if self._step is None else (self._step.unsqueeze(0),)
+        return tuple(tile_of(self.graph, block, self.layout, values) for values in (self.rows, *step))
+
+    def _seen(self, number: int, cut: Cut) -> Tensor:
+        """`[number, groups, target, source, slot]`."""
+        block, tiles = self._blocks[number], self._tiles[number]
+        if block.parameter is None:
+            return torch.zeros(self._signals + FEATURES + 1, *shape_of(cut), block.slots)
+        parts = [tile[:, cut.groups, cut.targets, cut.sources] for tile in tiles]
+        if self._seen_of_all is not None:
+            return parts[0]
+        step = parts[1].flatten() if len(parts) > 1 else None
+        signals = signals_of(parts[0].flatten(1), step, self.facts, self._number[block.parameter])
+        seen = torch.cat((signals, features_of(signals), signals[:-BESIDE].mean(dim=0, keepdim=True)))
+        return seen.view(-1, *parts[0].shape[1:])
 
     def _statistics(self) -> tuple[list[Tensor], list[Common | None]]:
-        """Of the nodes of each group, and what the edges of each block have in common."""
+        """Of the nodes of each group, `[STATISTICS, node]`, and what the edges of each block have in common."""
         half = FEATURES + 1
-        blocks = self.graph.blocks
-        sums = self._stripes(list(blocks), half, half, self._counted)
-        found = [torch.zeros(group.size, STATISTICS) for group in self.graph.nodes]
+        sums = self._stripes(half, self._counted)
+        found = [torch.zeros(STATISTICS, group.size) for group in self.graph.nodes]
         common: list[Common | None] = []
         inward, outward = (num_blocks(self.graph, end, False) for end in ("target", "source"))
-        for block, (at_target, at_source) in zip(blocks, sums, strict=True):
+        for block, (at_target, at_source) in zip(self.graph.blocks, sums, strict=True):
             if block.parameter is None:
                 common.append(None)
                 continue
-            means = Common(*(part[:, FEATURES:].clone() for part in (at_target, at_source)))
-            common.append(means)
+            common.append(Common(at_target[FEATURES].clone(), at_source[FEATURES].clone()))
             for side, part in enumerate((at_target, at_source)):
-                part[:, FEATURES:] = part[:, FEATURES:].abs().log1p()
+                part[FEATURES].abs_().log1p_()
                 group, offset = (block.source, block.source_offset) if side else (block.target, block.target_offset)
-                number = (outward if side else inward)[group]
-                found[group][offset : offset + len(part), side * half : (side + 1) * half] += part / number
+                place = found[group][side * half : (side + 1) * half, offset : offset + part.shape[1]]
+                place += part / (outward if side else inward)[group]
         return found, common
 
-    def _counted(self, block: EdgeBlock, cut: Cut) -> tuple[Tensor, Tensor]:
-        """Mean features and steps over a cut's sources, and over its targets; not yet divided by their number."""
-        if block.parameter is None:
-            groups, targets, sources = (part.stop - part.start for part in cut)
-            return torch.zeros(groups, targets, FEATURES + 1), torch.zeros(groups, sources, FEATURES + 1)
-        signals = self._signals(block, cut)
-        seen = torch.cat((features_of(signals.flatten(1)), signals[:STEPS].mean(dim=0).flatten().unsqueeze(0)))
-        seen = seen.unflatten(1, signals.shape[1:]).sum(dim=4)
-        return seen.sum(dim=3).movedim(0, 2), seen.sum(dim=2).movedim(0, 2)
+    def _counted(self, number: int, cut: Cut) -> tuple[Tensor, Tensor]:
+        """Features and mean steps summed over a cut's sources, and over its targets."""
+        seen = self._seen(number, cut)[self._signals :].sum(dim=4)
+        return seen.sum(dim=3), seen.sum(dim=2)
 
     # -- messages
 
     def _renewed(self, nodes: list[Tensor]) -> list[Tensor]:
-        network, blocks = self.network, self.graph.blocks
+        network = self.network
         width = network.width
         sent = [network.send(state).chunk(2, dim=1) for state in nodes]
         weight, bias = network.gate.weight.unflatten(0, (2, width)), network.gate.bias.unflatten(0, (2, width))
+        by_feature = weight.transpose(1, 2).unsqueeze(2).unsqueeze(2)  # [2, FEATURES, 1, 1, width]
 
-        def messages(block: EdgeBlock, cut: Cut) -> tuple[Tensor, Tensor]:
-            signals = self._signals(block, cut)
-            seen = features_of(signals.flatten(1)).unflatten(1, signals.shape[1:]).sum(dim=4)
-            gate = bias + network.gate_kinds[EDGE_KINDS[block.kind]].unflatten(0, (2, width))
-            from_source = source_states(sent[block.source][0], block, cut).squeeze(1)
-            from_target = target_states(sent[block.target][1], block, cut).squeeze(2)
-            forward = torch.einsum("fgtw,wf->gtw", torch.matmul(seen, from_source), weight[0])
-            reverse = torch.einsum("fgsw,wf->gsw", torch.matmul(seen.mT, from_target), weight[1])
-            forward += block.slots * gate[0] * from_source.sum(dim=1, keepdim=True)
-            reverse += block.slots * gate[1] * from_target.sum(dim=1, keepdim=True)
-            return forward, reverse
+        def messages(number: int, cut: Cut) -> tuple[Tensor, Tensor]:
+            block = self._blocks[number]
+            gate = block.slots * (bias + network.gate_kinds[EDGE_KINDS[block.kind]].view(2, width))
+            from_source = _states(sent[block.source][0], block, cut.groups, cut.sources, "source")
+            from_target = _states(sent[block.target][1], block, cut.groups, cut.targets, "target")
+            groups, targets, sources = shape_of(cut)
+            forward = (gate[0] * from_source.sum(dim=1, keepdim=True)).expand(groups, targets, width)
+            reverse = (gate[1] * from_target.sum(dim=1, keepdim=True)).expand(groups, sources, width)
+            if block.parameter is not None:
+                seen = self._seen(number, cut)[self._signals : -1].sum(dim=4)
+                forward = forward + (torch.matmul(seen, from_source) * by_feature[0]).sum(dim=0)
+                reverse = reverse + (torch.matmul(seen.mT, from_target) * by_feature[1]).sum(dim=0)
+            return forward.movedim(2, 0), reverse.movedim(2, 0)
 
-        sums = self._stripes(list(blocks), width, width, messages)
-        incoming = [torch.zeros(len(state), width) for state in nodes]
-        outgoing = [torch.zeros(len(state), width) for state in nodes]
+        sums = self._stripes(width, messages)
+        incoming = [torch.zeros(width, len(state)) for state in nodes]
+        outgoing = [torch.zeros(width, len(state)) for state in nodes]
         inward, outward = (num_blocks(self.graph, end, True) for end in ("target", "source"))
-        for block, (at_target, at_source) in zip(blocks, sums, strict=True):
+        for block, (at_target, at_source) in zip(self.graph.blocks, sums, strict=True):
             place = slice(block.target_offset, block.target_offset + block.num_targets)
-            incoming[block.target][place] += at_target / inward[block.target]
+            incoming[block.target][:, place] += at_target / inward[block.target]
             place = slice(block.source_offset, block.source_offset + block.num_sources)
-            outgoing[block.source][place] += at_source / outward[block.source]
-        return [network.renewed(*parts) for parts in zip(nodes, incoming, outgoing, strict=True)]
+            outgoing[block.source][:, place] += at_source / outward[block.source]
+        parts = zip(nodes, incoming, outgoing, strict=True)
+        return [network.renewed(state, came.T, went.T) for state, came, went in parts]
 
-    def _stripes(
-        self, blocks: Sequence[EdgeBlock], at_target: int, at_source: int, work: Work
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Means over the edges of each target and of each source of each block, `[node, ...]`."""
+    def _stripes(self, width: int, work: Work) -> list[tuple[Tensor, Tensor]]:
+        """Means over the edges of each target and of each source of each block of the graph, `[width, node]`."""
+        blocks = self.graph.blocks
         pieces: list[tuple[int, int]] = []
-        targets = [torch.zeros(block.num_targets, at_target) for block in blocks]
-        sources: list[list[Tensor]] = []
+        spans = [block_spans(block, EDGES) for block in blocks]
+        targets = [torch.zeros(width, block.groups, block.num_targets // block.groups) for block in blocks]
+        sources: list[Tensor] = []
         for number, block in enumerate(blocks):
-            parts = range(min(STRIPES, len(block_spans(block))))
-            sources.append([torch.zeros(block.num_sources, at_source) for _ in parts])
-            pieces += [(number, stripe) for stripe in parts]
+            count = min(STRIPES, len(spans[number]))
+            sources.append(torch.zeros(count, width, block.groups, block.num_sources // block.groups))
+            pieces += [(number, stripe) for stripe in range(count)]
 
         def fill(piece: tuple[int, int]) -> None:
             number, stripe = piece
-            block = blocks[number]
-            groups = block.groups
-            to = targets[number].unflatten(0, (groups, -1))
-            of = sources[number][stripe].unflatten(0, (groups, -1))
-            for begin, end in block_spans(block)[stripe::STRIPES]:
-                for cut in cuts(block, begin, end):
-                    forward, reverse = work(block, cut)
-                    to[cut.groups, cut.targets] += forward
-                    of[cut.groups, cut.sources] += reverse
+            to, of = targets[number], sources[number][stripe]
+            for begin, end in spans[number][stripe::STRIPES]:
+                for cut in cuts(blocks[number], begin, end, EDGES):
+                    forward, reverse = work(number, cut)
+                    to[:, cut.groups, cut.targets] += forward
+                    of[:, cut.groups, cut.sources] += reverse
 
         for_each(fill, pieces, self.rows.device)
         found: list[tuple[Tensor, Tensor]] = []
         for number, block in enumerate(blocks):
             _, per_target, per_source, slots = block.tile_shape
-            at_sources = torch.stack(sources[number]).sum(dim=0)
-            found.append((targets[number] / (per_source * slots), at_sources / (per_target * slots)))
+            at_sources = sources[number].sum(dim=0) if len(sources[number]) > 1 else sources[number][0]
+            means = (targets[number] / (per_source * slots), at_sources / (per_target * slots))
+            found.append((means[0].flatten(1), means[1].flatten(1)))
         return found
 
     # -- forecasts
@@ -173,64 +190,101 @@ class NeuronPass:
             mixture: of trained horizons, for each asked one, `[asked, horizon]`.
         """
         mean, scale = (self.rows.new_empty(len(mixture), self.layout.size) for _ in range(2))
-        blocks = [block for block in self.graph.blocks if block.parameter is not None]
-        common = [self._common[number] for number, block in enumerate(self.graph.blocks) if block.parameter is not None]
-        silent = silent_blocks(self.graph, self.layout)
-        blocks += silent
-        common += [Common(torch.zeros(1, 1), torch.zeros(1, 1)) for _ in silent]
-        places = [[tile_of(self.graph, block, self.layout, part) for block in blocks] for part in (mean, scale)]
-        pieces = [(number, span) for number, block in enumerate(blocks) for span in block_spans(block)]
-        reach, calibration = reach.float(), (calibration * reach.sqrt()).float()
-        mixture = mixture.float()
+        numbers = [number for number, block in enumerate(self._blocks) if block.parameter is not None]
+        places = {
+            n: [tile_of(self.graph, self._blocks[n], self.layout, part) for part in (mean, scale)] for n in numbers
+        }
+        pieces = [(number, span) for number in numbers for span in block_spans(self._blocks[number], EDGES)]
+        heads = [self._head(row.double(), reach.double(), calibration) for row in mixture]
 
         def work(piece: tuple[int, tuple[int, int]]) -> None:
             number, (begin, end) = piece
-            block = blocks[number]
+            block = self._blocks[number]
             slots = slice(0, block.slots)
             tile = tile_of(self.graph, block, self.layout, self.rows[-1:])
-            for cut in cuts(block, begin, end):
-                change, log_scale, unit = self._cut(block, cast(Common, common[number]), cut)
-                change, variance = change * reach, (log_scale.exp() * calibration).square()
+            for cut in cuts(block, begin, end, EDGES):
+                hidden, basis, unit = self._cut(number, cut)
                 last = cut_values(tile, cut, slots).permute(1, 2, 3, 4, 0)[0]
-                for asked, row in enumerate(mixture):
-                    for place, found in ((places[0], change @ row), (places[1], (variance @ row).sqrt())):
-                        value = found.mul_(unit).view(last.shape)
-                        into = place[number][asked, cut.groups, cut.targets, cut.sources, slots]
-                        into.copy_(value + last if place is places[0] else value)
+                # One by one: the last digits of a horizon must not depend on which others are asked for.
+                for asked, head in enumerate(heads):
+                    change, scale = head.of(hidden, basis)
+                    found = (change.mul_(unit).view(last.shape) + last, scale.mul_(unit).view(last.shape))
+                    for place, values in zip(places[number], found, strict=True):
+                        place[asked, cut.groups, cut.targets, cut.sources, slots] = values
 
         for_each(work, pieces, self.rows.device)
-        for tiles, result in zip(places, (mean, scale), strict=True):
-            for block, place in zip(blocks, tiles, strict=True):  # where a tile could not be a view
-                if place.untyped_storage().data_ptr() != result.untyped_storage().data_ptr():
-                    spec = self.layout[str(block.parameter)]
-                    self.graph.untile(block, place, result[:, spec.span].unflatten(-1, spec.shape or (1,)))
+        for index, result in enumerate((mean, scale)):
+            put_back(self.graph, self.layout, [(self._blocks[n], places[n][index]) for n in numbers], result)
         return mean, scale
 
-    def _cut(self, block: EdgeBlock, common: Common, cut: Cut) -> tuple[Tensor, Tensor, Tensor]:
-        """Change and log scale, `[scalar, horizon]`, and unit, `[scalar]`, 0 for what stands still."""
-        network = self.network
-        signals = self._signals(block, cut)
-        shape, signals = signals.shape[1:], signals.flatten(1)
-        drift = signals[:STEPS].mean(dim=0)
-        shared = torch.stack(
-            [
-                states(part, block, cut).expand(*shape[:3], 1).unsqueeze(3).expand(*shape, 1).flatten()
-                for states, part in ((target_states, common.target), (source_states, common.source))
-            ]
+    def _head(self, row: Tensor, reach: Tensor, calibration: Tensor) -> "_Head":
+        """The network's last layer for one asked horizon; `row` says what each trained one counts for."""
+        head = self.network.head
+        counts = row.nonzero().squeeze(1)
+        weight, bias = (
+            head.weight.unflatten(0, (-1, self.network.num_odd + 1)),
+            head.bias.unflatten(0, (-1, self.network.num_odd + 1)),
         )
-        alignments = torch.stack([aligned(drift, part) for part in shared])
-        number = self._number[str(block.parameter)]
+        far = (row * reach).view(-1, 1)
+        return _Head(
+            (far.unsqueeze(2) * weight[:, :-1]).sum(dim=0).float(),
+            (far * bias[:, :-1]).sum(dim=0).float().unsqueeze(1),
+            weight[counts, -1],
+            bias[counts, -1].unsqueeze(1),
+            (row * calibration.square() * reach)[counts].float().unsqueeze(1),
+        )
+
+    def _cut(self, number: int, cut: Cut) -> tuple[Tensor, Tensor, Tensor]:
+        """Last states and odd numbers, `[..., scalar]`, and unit, `[scalar]`, 0 for what stands still."""
+        network, block = self.network, self._blocks[number]
         lone = block.source == len(self.graph.nodes)
+        seen = self._seen(number, cut)
+        shape = seen.shape[1:]
+        basis = seen.new_zeros(network.num_odd, *shape)
+        basis[:-COMMON] = seen[: self._signals]
+        if not lone:
+            common = cast(Common, self._common[number])
+            basis[-2] = common.target.view(block.groups, -1)[cut.groups, cut.targets, None, None]
+            basis[-1] = common.source.view(block.groups, 1, -1, 1)[cut.groups, :, cut.sources]
+        basis = basis.flatten(1)
+        drift = seen[-1].flatten()
+        looked_at = torch.cat((seen[self._signals : -1].flatten(1), aligned(drift, basis[-COMMON:])))
+        tensor = self._number[str(block.parameter)]
         kind = network.edge_kinds[LONE_EDGE if lone else EDGE_KINDS[block.kind]]
-        fixed = self._context[number] + kind + network.edge.bias
-        inside = source_states(self._source[block.source], block, cut) + (
-            target_states(self._target[block.target], block, cut) + fixed
-        )
-        inside = inside.unsqueeze(3).expand(*shape, network.width).reshape(-1, network.width)
-        inside = inside.addmm(torch.cat((features_of(signals), alignments)).T, network.edge.weight.T)
-        hidden = silu(inside, inplace=True)
-        hidden = silu(network.middle(hidden), inplace=True)
-        outputs = network.head(hidden).unflatten(1, (-1, BASIS + 1))
-        change, log_scale = split(outputs, torch.cat((signals, shared)).T)
-        moved = (signals[:STEPS] != 0).any(dim=0)
-        return change, log_scale, torch.where(moved, float(self.facts.unit[number]), 0.0)
+        fixed = (self._context[tensor] + kind + network.edge.bias).view(-1, 1, 1, 1)
+        of, to = self._source[block.source], self._target[block.target]
+        if lone:
+            of, to = of.view(-1, 1, 1, 1), to.view(-1, 1, 1, 1)
+        else:
+            of = of[:, block.source_offset : block.source_offset + block.num_sources]
+            to = to[:, block.target_offset : block.target_offset + block.num_targets]
+            of = of.reshape(len(of), block.groups, 1, -1)[:, cut.groups, :, cut.sources]
+            to = to.reshape(len(to), block.groups, -1, 1)[:, cut.groups, cut.targets]
+        inside = (of + (to + fixed)).unsqueeze(4).expand(-1, *shape).reshape(len(of), -1)
+        hidden = silu(torch.addmm(inside, network.edge.weight, looked_at), inplace=True)
+        hidden = silu(torch.addmm(network.middle.bias.unsqueeze(1), network.middle.weight, hidden), inplace=True)
+        moved = (basis[: len(self.rows) - 1] != 0).any(dim=0)
+        return hidden, basis, torch.where(moved, float(self.facts.unit[tensor]), 0.0)
+
+
+class _Head(NamedTuple):
+    """The last layer for one asked horizon: what is linear in the trained ones is mixed once, before any scalar."""
+
+    change: Tensor  # [number, width], times how far it is
+    change_bias: Tensor  # [number, 1]
+    scale: Tensor  # of the trained horizons that count, [counts, width]
+    scale_bias: Tensor  # [counts, 1]
+    variance: Tensor  # what their squared scales count for, [counts, 1]
+
+    def of(self, hidden: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+        """Change and scale in units, `[scalar]` each."""
+        change = torch.addmm(self.change_bias, self.change, hidden).mul_(basis).sum(dim=0)
+        inside = torch.addmm(self.scale_bias, self.scale, hidden).div_(SPREAD).tanh_()
+        return change, inside.mul_(2 * SPREAD).exp_().mul_(self.variance).sum(dim=0).sqrt_()
+
+
+def _states(states: Tensor, block: EdgeBlock, groups: slice, nodes: slice, end: str) -> Tensor:
+    """States of some of the nodes at one end of a block, `[groups, node, width]`, from `[node, width]`."""
+    offset = block.source_offset if end == "source" else block.target_offset
+    count = block.num_sources if end == "source" else block.num_targets
+    return states[offset : offset + count].view(block.groups, -1, states.shape[1])[groups, nodes]

@@ -16,12 +16,12 @@ from .coordinate_parts import extremes
 from .errors import FittingError
 from .fitting import Budget, Examples, FitResult, FittableForecaster
 from .horizons import between, require_known
-from .motion import walked, working_dtype
+from .motion import walked
 from .nino_files import MAX_TOKENS, MAX_WIDTH, read_released_network
 from .nino_network import HORIZONS, ROWS, SCALE_EPSILON, Merged, NiNoNetwork, merge
-from .nino_tiles import NiNoPass, Scaling
+from .nino_tiles import NiNoPass
 from .options import require_choice, require_integer
-from .rows import chunks
+from .rows import tensor_scaling
 from .stored_state import require_tensors
 
 Variant = Literal["corrected", "released"]
@@ -169,20 +169,6 @@ class ReleasedNiNo(FittableForecaster):
         network = NiNoNetwork(width, num_tokens)
         network.load_state_dict({name: state[PREFIX + name] for name in expected})
         return network, int(state["spacing"])
-
-
-def tensor_scaling(window: Window) -> Scaling:
-    """Mean and standard deviation (divisor n - 1) of each tensor over all rows, made piece by piece."""
-    count = torch.tensor([max(1, len(window) * spec.numel) for spec in window.layout], dtype=torch.float64)
-    total, squares = torch.zeros(2, len(window.layout), dtype=torch.float64)
-    dtype = working_dtype(window.values.dtype)
-    for index, span in chunks(window.layout):
-        total[index] += window.values[:, span].to(dtype).sum(dtype=torch.float64).cpu()
-    mean = total / count
-    for index, span in chunks(window.layout):
-        rows = window.values[:, span].double()
-        squares[index] += rows.sub_(mean[index].to(rows)).square_().sum().cpu()
-    return Scaling(mean, (squares / (count - 1).clamp(min=1)).sqrt())
 
 
 def load_released_nino(

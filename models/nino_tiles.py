@@ -32,6 +32,8 @@ from .graph_tiles import (
     cuts,
     incoming,
     node_spans,
+    put_back,
+    shape_of,
     silent_blocks,
     source_states,
     target_states,
@@ -48,17 +50,11 @@ from .nino_network import (
     num_pieces,
     pieces_of,
 )
+from .rows import Scaling
 
 ValueOf = Callable[[int, Tensor, Tensor], Tensor]
 """Tensor's number, values `[time, groups, target, source, slot]` and outputs `[horizon, ...]` to forecasts."""
 States = list[Tensor]  # of each group of nodes, `[node, width]`, or `[1, width]` where all its nodes are alike
-
-
-class Scaling(NamedTuple):
-    """Mean and standard deviation of each tensor over all its values in the window, `[tensor]`, float64."""
-
-    mean: Tensor
-    deviation: Tensor
 
 
 class Ends(NamedTuple):
@@ -214,7 +210,7 @@ class NiNoPass:
                 place = _place(block, cut, begin)
                 features = self._features(block, tile, cut, piece)
                 if ends is None:
-                    by_edge = features.unflatten(1, _shape(cut))
+                    by_edge = features.unflatten(1, shape_of(cut))
                     sums[place] += by_edge.sum(dim=3).flatten(1).T
                     if not alike:
                         theirs = source_states(sent, block, cut).squeeze(1)
@@ -247,7 +243,7 @@ class NiNoPass:
     def _features(self, block: EdgeBlock, tile: Tensor | None, cut: Cut, slots: slice) -> Tensor:
         """Scaled values, `[slot * time, edge]`, float32."""
         if tile is None:
-            return torch.full((ROWS, math.prod(_shape(cut))), AUXILIARY_VALUE)
+            return torch.full((ROWS, math.prod(shape_of(cut))), AUXILIARY_VALUE)
         number = self._number[str(block.parameter)]
         mean, deviation = float(self.scaling.mean[number]), float(self.scaling.deviation[number])
         values = cut_values(tile, cut, slots)
@@ -258,7 +254,7 @@ class NiNoPass:
         """g of some edges, `[groups, target, source, width]`; `to` is all of its inside that a target decides."""
         weight = self.merged.rounds[0].state.weight
         inside = source_states(self._inner.source[block.source], block, cut) + to
-        inside = inside.expand(*_shape(cut), weight.shape[0]).contiguous()
+        inside = inside.expand(*shape_of(cut), weight.shape[0]).contiguous()
         silu(inside.flatten(0, 2).addmm_(features.T, weight[:, : len(features)].T), inplace=True)
         return inside
 
@@ -301,7 +297,7 @@ class NiNoPass:
                     silu(flat.addmm_(active, second.state.weight.T), inplace=True)
                     silu(torch.addmm(head.bias, flat, head.weight.T, out=active), inplace=True)
                     count = slots.stop - slots.start
-                    found = active.new_empty(len(mixture), *_shape(cut), count)
+                    found = active.new_empty(len(mixture), *shape_of(cut), count)
                     # One by one: the last digits of a horizon must not depend on which others are asked for.
                     for number, into in enumerate(found.flatten(1, 3)):
                         torch.addmm(bias[number, :count], active, weight[number, :, :count], out=into)
@@ -309,20 +305,12 @@ class NiNoPass:
                     place[:, cut.groups, cut.targets, cut.sources, slots] = value_of(tensor, values, found)
 
         for_each(work, pieces, self.rows.device)
-        for block, place in zip(blocks, places, strict=True):  # where a tile could not be a view
-            if place.untyped_storage().data_ptr() != result.untyped_storage().data_ptr():
-                spec = self.layout[str(block.parameter)]
-                self.graph.untile(block, place, result[:, spec.span].unflatten(-1, spec.shape or (1,)))
+        put_back(self.graph, self.layout, list(zip(blocks, places, strict=True)), result)
         return result
-
-
-def _shape(cut: Cut) -> tuple[int, int, int]:
-    groups, targets, sources = (part.stop - part.start for part in cut)
-    return groups, targets, sources
 
 
 def _place(block: EdgeBlock, cut: Cut, begin: int) -> slice:
     """Where a cut's targets lie among those from `begin` on."""
-    groups, targets, _ = _shape(cut)
+    groups, targets, _ = shape_of(cut)
     first = cut.groups.start * (block.num_targets // block.groups) + cut.targets.start - begin
     return slice(first, first + groups * targets)

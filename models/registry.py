@@ -107,7 +107,7 @@ def make_forecaster(name: str, **options: object) -> ClosedForm | FittableForeca
     Raises:
         ModelError: if there is no such name or option, or an option's value is refused; it lists what there is.
 
-    Example:
+    Examples:
         >>> make_forecaster("linear", history=8, stream="gradients").options
         {'history': 8, 'stream': 'gradients'}
         >>> make_forecaster("damped", member={"name": "linear", "options": {"history": 8}}, factor=0.5).history

@@ -6,6 +6,7 @@ window; a third array of its size would be the largest thing in memory (10 M par
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,13 @@ from ..forecast import Layout, Window
 from .coordinate_pieces import for_each
 from .motion import working_dtype
 from .pieces import PIECE
+
+
+class Scaling(NamedTuple):
+    """Mean and standard deviation of each tensor over all its values in the window, `[tensor]`, float64."""
+
+    mean: Tensor
+    deviation: Tensor
 
 
 def chunks(layout: Layout, size: int = PIECE) -> Iterator[tuple[int, slice]]:
@@ -70,3 +78,17 @@ def combine(window: Window, coefficients: Tensor) -> Tensor:
         rows = deviations_in(window, span)
         result[span] = torch.addmv(window.values[-1, span].to(dtype), rows.T, weights[index])
     return result
+
+
+def tensor_scaling(window: Window) -> Scaling:
+    """Mean and standard deviation (divisor n - 1) of each tensor over all rows, made piece by piece."""
+    count = torch.tensor([max(1, len(window) * spec.numel) for spec in window.layout], dtype=torch.float64)
+    total, squares = torch.zeros(2, len(window.layout), dtype=torch.float64)
+    dtype = working_dtype(window.values.dtype)
+    for index, span in chunks(window.layout):
+        total[index] += window.values[:, span].to(dtype).sum(dtype=torch.float64).cpu()
+    mean = total / count
+    for index, span in chunks(window.layout):
+        rows = window.values[:, span].double()
+        squares[index] += rows.sub_(mean[index].to(rows)).square_().sum().cpu()
+    return Scaling(mean, (squares / (count - 1).clamp(min=1)).sqrt())

@@ -35,7 +35,7 @@ class WithGraph(Wrapper):
         ModelError: if the member needs no graph or is of another stream, or `graph` is none.
         WindowError: (on forecasting) if the window is of another network.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from deadreckon.forecast.graph import trace_graph
         >>> from deadreckon.models import NiNo

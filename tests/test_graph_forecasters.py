@@ -227,7 +227,7 @@ def test_jumps_are_given_the_traced_graph(tmp_path: Path) -> None:
     for number, given in enumerate((None, expected)):
         forecaster = AwayByGraph()
         recorder = TrajectoryRecorder(tmp_path / str(number), 2)
-        skip_ahead = SkipAhead(forecaster, 2, (2,), probe, held_out(), cool_down=0, graph=given)
+        skip_ahead = SkipAhead(forecaster, 2, (2,), probe, held_out(), cool_down=0, graph=given, cost_share=None)
         module = fit([recorder, skip_ahead], num_steps=12)
         assert forecaster.graphs
         assert all(graph is not None and graph.digest == expected.digest for graph in forecaster.graphs)
@@ -241,7 +241,7 @@ def test_nino_is_trained_and_jumps_during_the_run(tmp_path: Path) -> None:
     """OnlineForecaster traces once and fits and scores `nino`; SkipAhead takes graph and forecasts from there."""
     policy = JumpPolicy(num_standard_errors=0.0, max_relative_scale=1e9)
     online = OnlineForecaster([NiNo(**SMALL)], (1, 2), every=15, share=None, iterations=20, window_rows=40)
-    skip_ahead = SkipAhead("online", 3, (1, 2), probe, held_out(), policy=policy)
+    skip_ahead = SkipAhead("online", 3, (1, 2), probe, held_out(), policy=policy, cost_share=None)
     fit([TrajectoryRecorder(tmp_path / "t", 1), online, skip_ahead], Digits(dropout=0.0), num_steps=45)
     assert {item.step for item in online.scores} >= {30, 45}
     assert online.ledger.activities["tracing"].count == 1

@@ -9,6 +9,7 @@ from graph_odd_networks import ODD_NETWORKS, Between, build_odd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from typing_extensions import override
 
 from deadreckon.forecast import GraphError, layout_of, pack, unpack
 from deadreckon.forecast.graph import (
@@ -21,6 +22,7 @@ from deadreckon.forecast.graph import (
     random_permutations,
     trace_graph,
 )
+from deadreckon.forecast.graph.check import relative_change
 
 ALL = {**dict.fromkeys(NETWORKS, build), **dict.fromkeys(ODD_NETWORKS, build_odd)}
 # free axes: residual stream; for each block hidden units of the MLP, heads, dimensions of queries and keys, of values
@@ -299,8 +301,17 @@ def test_a_module_that_does_not_run_is_refused() -> None:
     assert module.training
 
 
+class _Silent(Between):
+    """Outputs zero, whatever its neurons do."""
+
+    @override
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * 0.0
+
+
 def test_a_check_needs_the_graph_of_the_network() -> None:
-    """The graph of another network is refused, and so are outputs that are no numbers."""
+    """The graph of another network is refused, and so is what proves nothing: outputs that are no numbers or all zero,
+    and no permutation at all."""
     module, inputs = build("mlp")
     graph = trace_graph(module, inputs)
     other, _ = build("lenet")
@@ -309,6 +320,17 @@ def test_a_check_needs_the_graph_of_the_network() -> None:
     broken = Between(lambda v: v * float("nan"))
     with pytest.raises(GraphError, match="finite"):
         check_graph(broken, trace_graph(broken, inputs), inputs)
+    silent = _Silent(lambda v: v)
+    with pytest.raises(GraphError, match="All outputs are zero"):
+        check_graph(silent, trace_graph(silent, inputs), inputs)
+    with pytest.raises(GraphError, match="`repeats` must be at least 1, got 0"):
+        check_graph(module, graph, inputs, repeats=0)
+
+
+def test_an_output_that_was_zero_and_is_not_any_more_fails_the_check() -> None:
+    """Beside outputs that stay the same, one that permuting makes differ from zero is found."""
+    assert relative_change([torch.ones(2), torch.zeros(2)], [torch.ones(2), torch.tensor([0.0, 0.5])]) == 0.5
+    assert relative_change([torch.ones(2), torch.zeros(2)], [torch.ones(2), torch.zeros(2)]) == 0.0
 
 
 def test_impossible_permutations_are_refused() -> None:

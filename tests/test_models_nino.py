@@ -29,8 +29,8 @@ from deadreckon.models.graph_edges import edge_list
 from deadreckon.models.nino_files import read_released_network
 from deadreckon.models.nino_network import HORIZONS, NiNoNetwork, merge
 from deadreckon.models.nino_reference import graph_data, reference_changes, reference_forecast, reference_states
-from deadreckon.models.nino_released import tensor_scaling
 from deadreckon.models.nino_tiles import NiNoPass
+from deadreckon.models.rows import tensor_scaling
 
 SPACING = 200
 

@@ -11,7 +11,7 @@ from test_models_nino import depth_wise, language, mlp
 from torch import Tensor
 
 from deadreckon.forecast import Layout, Window, WindowError
-from deadreckon.forecast.cases import Case
+from deadreckon.forecast.case import Case
 from deadreckon.forecast.errors import NotFittedError
 from deadreckon.forecast.graph import NeuralGraph
 from deadreckon.models import Budget, FittingError, ModelError, NiNo, fit_forecaster
@@ -25,9 +25,9 @@ every_graph = pytest.mark.parametrize("make", [mlp, depth_wise, language])
 HORIZONS = (2, 8)
 
 
-def some_network(num_horizons: int = 3, seed: int = 0) -> NeuronNetwork:
+def some_network(num_horizons: int = 3, seed: int = 0, history: int = 5) -> NeuronNetwork:
     """Random values, large enough that every part matters."""
-    network = NeuronNetwork(6, num_horizons)
+    network = NeuronNetwork(6, num_horizons, history)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in network.parameters():
@@ -35,12 +35,12 @@ def some_network(num_horizons: int = 3, seed: int = 0) -> NeuronNetwork:
     return network.requires_grad_(False)
 
 
-def window_on(graph: NeuralGraph, layout: Layout, moments: bool = False, spacing: int = 2) -> Window:
+def window_on(graph: NeuralGraph, layout: Layout, moments: bool = False, num_rows: int = 5) -> Window:
     generator = torch.Generator().manual_seed(1)
-    rows = drifting_rows(5, layout.size, generator)
-    rates = torch.linspace(2e-3, 1e-3, 5, dtype=torch.float64)
+    rows = drifting_rows(num_rows, layout.size, generator)
+    rates = torch.linspace(2e-3, 1e-3, num_rows, dtype=torch.float64)
     own = some_moments(layout.size, generator) if moments else None
-    return Window(rows, spacing * torch.arange(5), layout, "weights", rates, own, graph)
+    return Window(rows, 2 * torch.arange(num_rows), layout, "weights", rates, own, graph)
 
 
 def on_tiles(network: NeuronNetwork, window: Window) -> tuple[Tensor, Tensor]:
@@ -76,11 +76,11 @@ def learned(width: int = 6) -> NiNo:
 
 
 @every_graph
-@pytest.mark.parametrize("moments", [False, True])
-def test_tiles_equal_the_list_of_edges(make: Made, moments: bool) -> None:
+@pytest.mark.parametrize(("moments", "num_rows"), [(False, 5), (True, 5), (True, 8)])
+def test_tiles_equal_the_list_of_edges(make: Made, moments: bool, num_rows: int) -> None:
     """Change and scale of every scalar agree within 1e-5 with the plain network on an explicit list of edges."""
     graph, layout = make()
-    window, network = window_on(graph, layout, moments), some_network()
+    window, network = window_on(graph, layout, moments, num_rows), some_network(history=num_rows)
     part = part_of(window)
     assert sorted(part.at[part.at >= 0].tolist()) == list(range(layout.size))
     for found, expected in zip(on_tiles(network, window), on_edges(network, part, layout.size), strict=True):
@@ -97,7 +97,7 @@ def test_threads_and_pieces_do_not_matter(two_threads: None, monkeypatch: pytest
     with_one, _ = on_tiles(network, window)
     torch.set_num_threads(2)
     assert torch.equal(with_two, with_one)
-    monkeypatch.setattr("deadreckon.models.graph_tiles.EDGES", 7)
+    monkeypatch.setattr("deadreckon.models.nino_pass.EDGES", 7)
     monkeypatch.setattr("deadreckon.models.graph_tiles.TARGETS", 3)
     cut, _ = on_tiles(network, window)
     torch.testing.assert_close(cut, with_two, rtol=1e-4, atol=1e-4)
@@ -261,9 +261,32 @@ def test_cases_without_a_graph_are_refused() -> None:
     assert not forecaster.fitted
 
 
+def test_no_fit_is_larger_than_what_can_be_loaded() -> None:
+    """Widths and numbers of horizons that its own files may not have are refused before they are fitted."""
+    with pytest.raises(ModelError, match="`width` must be at most 512, got 513"):
+        NiNo(width=513)
+    with pytest.raises(ModelError, match="`history` must be at most 32, got 33"):
+        NiNo(history=33)
+    horizons = range(1, 66)
+    cases = [Case(case.window, dict.fromkeys(horizons, case.targets[2])) for case in relaxing_cases()]
+    with pytest.raises(FittingError, match="at most 64 horizons, got 65"):
+        fit_forecaster(NiNo(width=4), cases, Budget(iterations=1), torch.Generator())
+
+
+def test_what_is_held_and_what_is_made_again_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network small enough to keep what is seen of its scalars has the forecasts that it has piece by piece."""
+    graph, layout = language()
+    window, network = window_on(graph, layout, moments=True), some_network()
+    kept = on_tiles(network, window)
+    monkeypatch.setattr("deadreckon.models.nino_pass.HELD", 0)
+    monkeypatch.setattr("deadreckon.models.nino_pass.EDGES", 50)
+    for one, other in zip(kept, on_tiles(network, window), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_impossible_options_and_states_are_refused() -> None:
     """Options out of range, and damaged tensors, are named."""
-    for name in ("width", "samples", "nodes"):
+    for name in ("width", "samples", "nodes", "history"):
         with pytest.raises(ModelError, match=name):
             NiNo(**{name: 0})  # type: ignore[arg-type]
     state = learned().state_dict()

@@ -59,15 +59,18 @@ def check_graph(
         graph: its graph.
         example_inputs: as for `trace_graph`.
         seed: of the permutations and of the shaking.
-        repeats: how many random permutations are tried.
+        repeats: how many random permutations are tried, at least 1.
         tolerance: largest allowed change relative to the largest output.
 
     Returns:
         What came of it; nothing is raised when the graph is wrong.
 
     Raises:
-        GraphError: if the graph belongs to another network, or outputs are not finite.
+        GraphError: if the graph belongs to another network, nothing is to be tried, or outputs prove nothing: they are
+            not finite, or all zero.
     """
+    if repeats < 1:
+        raise GraphError(f"`repeats` must be at least 1, got {repeats}: without a permutation nothing is proved.")
     layout = layout_of(module)
     if layout.digest != graph.layout_digest:
         raise GraphError("The graph belongs to another network. Trace this one.")
@@ -83,6 +86,8 @@ def check_graph(
                     value.copy_(_shaken(saved[name], generator))
         start = {name: value.detach().clone() for name, value in tensors.items()}
         before = _outputs(module, example_inputs)
+        if not any(bool((tensor != 0).any()) for tensor in before):
+            raise GraphError("All outputs are zero, whatever is permuted. Try other inputs.")
         for _ in range(repeats):
             orders = random_permutations(graph, generator)
             permuted = permute_named(graph, start, orders)
@@ -90,7 +95,7 @@ def check_graph(
             with torch.no_grad():
                 for name, value in tensors.items():
                     value.copy_(permuted[name])
-            worst = max(worst, _difference(before, _outputs(module, example_inputs)))
+            worst = max(worst, relative_change(before, _outputs(module, example_inputs)))
             moved = sum(int((permuted[name] != start[name]).sum()) for name in trainable)
             changed = max(changed, moved / max(1, sum(start[name].numel() for name in trainable)))
     finally:
@@ -191,10 +196,16 @@ def _tree(result: object) -> object:
     return dict(getattr(result, "__dict__", {}))
 
 
-def _difference(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
+def relative_change(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
+    """The largest change relative to the largest entry of its output; where that is zero, to the largest of all.
+
+    Args:
+        before: outputs, not all zero.
+        after: the same ones later.
+    """
+    largest = [float(tensor.abs().max()) if tensor.numel() else 0.0 for tensor in before]
     worst = 0.0
-    for one, other in zip(before, after, strict=True):
-        scale = float(one.abs().max()) if one.numel() else 0.0
-        if scale > 0:
-            worst = max(worst, float((one - other).abs().max()) / scale)
+    for one, other, own in zip(before, after, largest, strict=True):
+        if one.numel():
+            worst = max(worst, float((one - other).abs().max()) / (own or max(largest)))
     return worst

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from .axes import Dim, Factor
+from .axes import Dim, Factor, factors
 from .neural_graph import NodeGroup, NodeKind
 from .structure import Leaves, Structure
 from .wiring import Wiring, root_of
@@ -94,10 +94,7 @@ class Columns:
         if part.tie is None or not any(origin == "copy" for origin, _ in choices):
             return False
         return any(
-            fan.over.tie is part.tie
-            for factor in self._structure.flat(later)
-            if factor.tie is not None
-            for fan in factor.tie.fans
+            fan.over.tie is part.tie for factor in factors(later) if factor.tie is not None for fan in factor.tie.fans
         )
 
     def find(self, key: Key) -> Key:

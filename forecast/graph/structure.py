@@ -1,6 +1,6 @@
 """The axes of a traced network once everything is known: which are free, which lie within which."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from .axes import Dim, Factor, Fan, Tie, extent, factors, leaves, pin, ranges, unify
 from .neural_graph import Axis, Segment, TensorAxes
@@ -60,18 +60,18 @@ class Structure:
     # Sums that are no dimension's first factor, or lie in others, cannot be written as ranges
 
     def _simplify(self, dim: Dim) -> None:
-        found = self.flat(dim)
+        found = factors(dim)
         sums = [factor for factor in found if self._is_sum(factor)]
         pin(sums[1:])
         for factor in sums[:1]:
-            if any(len(self._refine(self.flat(part))) > 1 or self._has_sum(part) for part in ranges(factor)):
+            if any(len(self._refine(factors(part))) > 1 or self._has_sum(part) for part in ranges(factor)):
                 pin((factor,))
 
     def _is_sum(self, factor: Factor) -> bool:
         return factor.tie is None and not self.collapsed(factor)
 
     def _has_sum(self, dim: Dim) -> bool:
-        return any(self._is_sum(factor) for factor in self.flat(dim))
+        return any(self._is_sum(factor) for factor in factors(dim))
 
     def collapsed(self, factor: Factor) -> bool:
         """Whether a factor is a sum of pinned ranges only, inside a product: it counts as one pinned leaf."""
@@ -81,10 +81,6 @@ class Structure:
             and factor.parent[1] == ""
             and all(leaf.leaf.pinned for leaf in leaves((factor,)))
         )
-
-    def flat(self, dim: Iterable[Factor]) -> list[Factor]:
-        """Leaves, pinned sums and other sums that multiply to a dimension."""
-        return factors(dim)
 
     def _fanned(self, found: Sequence[Factor], at: int) -> int:
         """How many factors after `at` have copies for each position of it."""
@@ -100,14 +96,14 @@ class Structure:
 
     def refine(self, dim: Dim) -> list[list[Leaves]]:
         """A dimension as a product of sums of products of leaves: at most a product, then a sum."""
-        return self._refine(self.flat(dim))
+        return self._refine(factors(dim))
 
     def _refine(self, found: Sequence[Factor]) -> list[list[Leaves]]:
         refined: list[list[Leaves]] = []
         for at, factor in enumerate(found):
             rest = [*found[at + 1 :]]
             if self._is_sum(factor):
-                parts = [self._refine([*self.flat(part), *rest]) for part in ranges(factor)]
+                parts = [self._refine([*factors(part), *rest]) for part in ranges(factor)]
                 refined.append([(*part[0][0], *end) if len(part) > 1 else end for part in parts for end in part[-1]])
                 break
             count = self._fanned(found, at)
@@ -115,7 +111,7 @@ class Structure:
                 segments: list[Leaves] = []
                 for position in range(factor.size):
                     copies = [self._copy(inner, factor, position) for inner in rest[:count]]
-                    segments.append((*(leaf for copy in copies for leaf in self.flat((copy,))), *rest[count:]))
+                    segments.append((*(leaf for copy in copies for leaf in factors((copy,))), *rest[count:]))
                 refined.append(segments)
                 break
             if refined:

@@ -80,7 +80,7 @@ def trace_graph(
     Raises:
         GraphError: if the module cannot be run, or `declared` names tensors or dimensions that do not exist.
 
-    Example:
+    Examples:
         >>> graph = trace_graph(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(3, 4))
         >>> [group.size for group in graph.nodes]
         [4, 8, 1, 2, 1]
