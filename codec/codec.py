@@ -29,7 +29,7 @@ class Codec:
     Raises:
         ConfigError: if these do not fit together.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from deadreckon.forecast import pack
         >>> vector, layout = pack(torch.nn.Linear(64, 64))
@@ -62,3 +62,7 @@ class Codec:
     def decoder(self) -> Decoder:
         """A new receiving end, which waits for a key frame."""
         return Decoder(self.layout, self.config, self.stream, self._key)
+
+    def derived(self, layout: Layout, config: CodecConfig | None = None) -> "Codec":
+        """A codec of the same stream and key for another layout, such as a shard's, and perhaps other settings."""
+        return Codec(layout, self.config if config is None else config, self.stream, self._key)

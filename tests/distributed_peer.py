@@ -1,20 +1,32 @@
-"""One of two gloo processes; `test_distributed.py` starts them. Arguments: rank, folder. Writes `rank<r>.json`."""
+"""One of two gloo processes that `test_distributed.py` starts. Arguments: rank, folder, parts. Writes rank<r>.json."""
 
 import copy
 import hashlib
 import io
 import json
 import math
+import os
+import signal
 import sys
+import warnings
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import override
 
 from deadreckon.codec import Codec, CodecConfig, CodecError
-from deadreckon.codec.distributed import PacketExchange, register_gradient_codec, require_equal_peers
+from deadreckon.codec.distributed import (
+    ExchangeConfig,
+    GradientCodec,
+    GroupWire,
+    PacketExchange,
+    PeerLostError,
+    ReplicaError,
+    register_gradient_codec,
+)
 from deadreckon.forecast import layout_of, pack
 
 NUM_STEPS = 50
@@ -22,7 +34,7 @@ NAN_STEP = 20
 CONFIG = CodecConfig("fitted", nmse=0.1)
 
 
-def make_net(channels: int = 8) -> nn.Module:
+def make_net(channels: int = 8) -> nn.Sequential:
     torch.manual_seed(0)
     first = nn.Conv2d(1, channels, 3)
     first.weight.data = first.weight.data.contiguous(memory_format=torch.channels_last)
@@ -52,7 +64,7 @@ def train(rank: int) -> dict:
     ddp = DistributedDataParallel(make_net(), bucket_cap_mb=0.001)
     state = register_gradient_codec(ddp, CONFIG)
     optimizer = torch.optim.Adam(ddp.parameters(), 3e-3)
-    losses, digests, skipped, packets = [], [], [], []
+    losses, digests, skipped = [], [], []
     for step, (images, labels) in enumerate(batches(rank)):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(ddp(images), labels)
@@ -62,36 +74,38 @@ def train(rank: int) -> dict:
         else:
             skipped.append(step)
         losses.append(loss.item())
-        digests.append(hashlib.sha256(pack(ddp.module)[0].numpy().tobytes()).hexdigest())
-        sent, own = state.exchange.encoder.state_dict(), state.exchange.decoders[rank].state_dict()
-        packets.append(all(torch.equal(sent[name], value) for name, value in own.items()))
+        digests.append(digest_of(ddp.module))
     size = layout_of(ddp.module).size
+    traffic = state.traffic
+    aggregation = state.aggregation
+    assert isinstance(aggregation, PacketExchange)
     return {
         "losses": losses,
         "digests": digests,
         "skipped": skipped,
-        "own_decoder_in_step": all(packets),
-        "sent": state.bytes_sent,
-        "received": state.bytes_received,
-        "packets": state.exchange.packet_bytes,
+        "sent": traffic.sent_bytes,
+        "received": traffic.received_bytes,
+        "packets": traffic.packet_bits / 8,
         "float32": 4 * size * NUM_STEPS,
         "num_buckets": len(ddp._get_ddp_logging_data()["rebuilt_bucket_sizes"].split(",")),
-        "resumed_equals_uninterrupted": resumed_equals_uninterrupted(state.exchange, rank, size),
+        "resumed_equals_uninterrupted": resumed_equals_uninterrupted(aggregation, rank, size),
     }
+
+
+def digest_of(module: nn.Module) -> str:
+    return hashlib.sha256(pack(module)[0].numpy().tobytes()).hexdigest()
 
 
 def resumed_equals_uninterrupted(exchange: PacketExchange, rank: int, size: int) -> bool:
     file = io.BytesIO()
     torch.save(exchange.state_dict(), file)
     file.seek(0)
-    group = dist.group.WORLD
-    assert group is not None
-    again = PacketExchange(Codec(layout_of(make_net()), CONFIG), group)
+    again = PacketExchange(Codec(layout_of(make_net()), CONFIG), GroupWire())
     again.load_state_dict(torch.load(file, weights_only=True))
     generator = torch.Generator().manual_seed(rank)
     vectors = torch.randn(3, size, generator=generator)
     equal = all(torch.equal(exchange.average(vector), again.average(vector)) for vector in vectors)
-    return equal and again.bytes_sent == exchange.bytes_sent
+    return equal and again.traffic == exchange.traffic
 
 
 def plain(rank: int) -> dict:
@@ -115,63 +129,144 @@ def accumulated(rank: int) -> dict:
     first, second = batches(rank)[:2]
     with ddp.no_sync():
         nn.functional.cross_entropy(ddp(first[0]), first[1]).backward()
-    sent_early = state.bytes_sent
+    sent_early = state.traffic.sent_bytes
     nn.functional.cross_entropy(ddp(second[0]), second[1]).backward()
-    return {"sent_under_no_sync": sent_early, "packets_after": state.exchange.encoder.last_step + 1}
+    return {"sent_under_no_sync": sent_early, "steps_after": state.traffic.num_steps}
 
 
-def owed(rank: int) -> dict:
-    """What is applied, and what is missing with and without what is owed, as shares of the sum of all gradients."""
-    layout = layout_of(make_net())
-    group = dist.group.WORLD
-    assert group is not None
-    exchange = PacketExchange(Codec(layout, CodecConfig(nmse=0.7, feedback="classic")), group)
-    generator = torch.Generator().manual_seed(rank)
-    fixed = torch.randn(layout.size, generator=generator)
-    rates = [0.1] * 5 + [0.02] * 5 + [0.3] * 2
-    applied, wanted = torch.zeros(layout.size), torch.zeros(layout.size)
-    for rate in rates:
-        vector = fixed + torch.randn(layout.size, generator=generator)
-        applied += rate * exchange.average(vector, rate)
-        wanted += rate * vector / 2
-    rest = rates[-1] * exchange.encoder.state_dict()["feedback.residual"] / 2
-    for value in (wanted, rest):
-        dist.all_reduce(value, group=group)
-    whole = wanted.norm()
-    return {
-        "missing_without_owed": float((wanted - applied).norm() / whole),
-        "missing": float((wanted - applied - rest).norm() / whole),
-    }
+def step_of(model: nn.Module, state: GradientCodec, rank: int, scale: float = 1.0) -> dict[str, Tensor | None]:
+    """Gradients of one backward pass, by name."""
+    model.zero_grad()
+    images, labels = batches(rank)[0]
+    state.loss_scale = scale
+    (scale * nn.functional.cross_entropy(model(images).float(), labels)).backward()
+    return {name: value.grad for name, value in model.named_parameters()}
 
 
-def one_fails(rank: int) -> dict:
-    """One rank's encoder refuses; then both go on as if nothing had been."""
-    layout = layout_of(make_net())
-    group = dist.group.WORLD
-    assert group is not None
-    exchange, other = (PacketExchange(Codec(layout, CodecConfig(feedback="classic")), group) for _ in range(2))
-    vectors = torch.randn(2, layout.size, generator=torch.Generator().manual_seed(rank))
-    message, equal = "", True
-    for vector in vectors:
-        try:
-            exchange.average(vector, -1.0 if rank == 1 else 1.0)
-        except CodecError as error:
-            message = str(error)
-        equal = equal and torch.equal(exchange.average(vector, 1.0), other.average(vector, 1.0))
-    return {"message_of_failure": message, "equal_after_failure": equal}
+def scaled(rank: int) -> dict:
+    """Gradients of a scaled loss, divided by the scale, against those without; scales change between steps."""
+    found = []
+    for scales in ((1.0, 1.0, 1.0), (1024.0, 256.0, 512.0)):
+        ddp = DistributedDataParallel(make_net(), bucket_cap_mb=0.001)
+        state = register_gradient_codec(ddp, CodecConfig("fitted", nmse=0.5, feedback="classic"))
+        gradients = [step_of(ddp, state, rank, scale) for scale in scales][-1]
+        found.append([value.clone() / scales[-1] for value in gradients.values() if value is not None])
+    return {"scale_undone": all(torch.equal(one, other) for one, other in zip(*found, strict=True))}
+
+
+def half(rank: int) -> dict:
+    """A network in bfloat16 trains to equal parameters."""
+    ddp = DistributedDataParallel(make_net().to(torch.bfloat16), bucket_cap_mb=0.001)
+    state = register_gradient_codec(ddp, CodecConfig("none", nmse=0.1))
+    optimizer = torch.optim.SGD(ddp.parameters(), 0.1)
+    for images, labels in batches(rank)[:4]:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(ddp(images.to(torch.bfloat16)).float(), labels).backward()
+        optimizer.step()
+    return {"bfloat16": [digest_of(ddp.module), state.traffic.num_steps]}
+
+
+class Branches(nn.Module):
+    """The second branch is used by rank 0 only, the third by none."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.parts = nn.ModuleList(nn.Linear(10, 10) for _ in range(3))
+        self._used = 2 if rank == 0 else 1
+
+    @override
+    def forward(self, values: Tensor) -> Tensor:
+        return sum((part(values) for part in self.parts[: self._used]), torch.zeros(()))
+
+
+def unused(rank: int) -> dict:
+    """What becomes of parameters that only one rank, or none, has used."""
+    ddp = DistributedDataParallel(Branches(rank), find_unused_parameters=True)
+    register_gradient_codec(ddp, CodecConfig("none", lattice="raw"))
+    for _ in range(2):
+        ddp.zero_grad()
+        ddp(torch.ones(4, 10)).sum().backward()
+    parts = [part.weight.grad for part in ddp.module.parts]
+    return {"unused": [None if part is None else float(part[0, 0]) for part in parts]}
+
+
+def compiled(rank: int) -> dict:
+    """A network with a compiled part against the same without; the same names, so the same packets."""
+    sums = []
+    for compile_it in (False, True):
+        net = make_net()
+        if compile_it:
+            part = torch.compile(net[4], backend="eager")
+            assert isinstance(part, nn.Module)
+            net.register_module("4", part)
+        ddp = DistributedDataParallel(net, bucket_cap_mb=1)
+        state = register_gradient_codec(ddp, CodecConfig("none", nmse=0.1))
+        gradients = [step_of(ddp, state, rank) for _ in range(3)][-1]
+        sums.append([value for value in gradients.values() if value is not None])
+    return {"compiled_equals_plain": all(torch.equal(one, other) for one, other in zip(*sums, strict=True))}
+
+
+def joined(rank: int) -> dict:
+    """Rank 0 has five batches, rank 1 three; afterwards both have rank 0's parameters."""
+    ddp = DistributedDataParallel(make_net(), bucket_cap_mb=0.001)
+    state = register_gradient_codec(ddp, CodecConfig("none", nmse=0.1, feedback="classic"))
+    optimizer = torch.optim.SGD(ddp.parameters(), 0.1)
+    with ddp.join():
+        for images, labels in batches(rank)[: 5 - 2 * rank]:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(ddp(images), labels).backward()
+            optimizer.step()
+    return {"joined": [digest_of(ddp.module), state.traffic.num_steps]}
+
+
+def differing(rank: int) -> dict:
+    """One rank's parameter is changed behind DDP's back, once with healing and once without."""
+    found: dict = {}
+    for heals in (True, False):
+        exchange = ExchangeConfig(check_every=2, on_difference="heal" if heals else "raise")
+        ddp = DistributedDataParallel(make_net(), bucket_cap_mb=0.001)
+        state = register_gradient_codec(ddp, CodecConfig("none", nmse=0.1), exchange=exchange)
+        step_of(ddp, state, rank)
+        if rank == 1:
+            with torch.no_grad():
+                ddp.module[4].weight[0, 0] += 1e-6
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                step_of(ddp, state, rank)
+            except ReplicaError as error:
+                found["difference"] = str(error)
+        if heals:
+            found["warned"] = [str(one.message) for one in caught if "differs between ranks" in str(one.message)]
+            found["healed"] = digest_of(ddp.module)
+    return found
+
+
+def killed(rank: int) -> dict:
+    """Rank 1 dies where rank 0 waits for its packet."""
+    ddp = DistributedDataParallel(make_net())
+    state = register_gradient_codec(ddp, exchange=ExchangeConfig(timeout=20))
+    for _ in range(3):  # DDP rebuilds its buckets in the second
+        step_of(ddp, state, rank)
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        step_of(ddp, state, rank)
+    except PeerLostError as error:
+        return {"lost": str(error)}
+    return {"lost": ""}
 
 
 def refused(rank: int) -> dict:
     """What registration says when the ranks disagree."""
     messages = {}
     ddp = DistributedDataParallel(make_net())
-    group = dist.group.WORLD
-    assert group is not None
     attempts = {
         "configuration": lambda: register_gradient_codec(ddp, CodecConfig(nmse=0.1 + 0.1 * rank)),
-        "layout": lambda: require_equal_peers(Codec(layout_of(make_net(8 + rank))), group, torch.device("cpu")),
-        "stream": lambda: require_equal_peers(
-            Codec(layout_of(make_net()), stream=f"stream{rank}"), group, torch.device("cpu")
+        "layout": lambda: PacketExchange(Codec(layout_of(make_net(8 + rank))), GroupWire()),
+        "exchange": lambda: register_gradient_codec(
+            ddp, exchange=ExchangeConfig("sharded" if rank == 0 else "lattice_sum")
         ),
     }
     for what, attempt in attempts.items():
@@ -182,15 +277,22 @@ def refused(rank: int) -> dict:
     return {"refused": messages}
 
 
+PARTS = {
+    "quick": (train, plain, accumulated, refused, scaled, half, unused, joined, differing, killed),
+    "slow": (compiled,),
+}
+
+
 def main() -> None:
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    rank, folder, which = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    try:
-        result = {**train(rank), **plain(rank), **accumulated(rank), **refused(rank), **owed(rank), **one_fails(rank)}
-    finally:
-        dist.destroy_process_group()
-    (folder / f"rank{rank}.json").write_text(json.dumps(result))
+    result: dict = {}
+    path = folder / f"rank{rank}.json"
+    for part in PARTS[which]:
+        result |= part(rank)
+        path.write_text(json.dumps(result))  # before rank 1 dies
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

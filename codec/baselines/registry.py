@@ -52,7 +52,7 @@ def make_baseline(name: str, **options: Any) -> Baseline:
     Raises:
         ConfigError: if the name or an option is unknown, or a value out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from deadreckon.forecast import pack
         >>> vector, layout = pack(torch.nn.Linear(64, 64))

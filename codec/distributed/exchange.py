@@ -1,150 +1,120 @@
-"""Averaging vectors over processes by exchanging packets: padded all-gather, every rank decodes everything.
+"""Averaging vectors over ranks by all-gather: every rank sends its packet to all, and decodes all."""
 
-The reference transport: simple, exact, and bit-identical on all ranks, because all decode the same packets and add them
-in rank order. A rank receives and decodes world-size packets, so it fits few ranks (about four).
-"""
+from typing import Any, ClassVar, final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+from typing_extensions import override
 
 from ..codec import Codec
-from ..errors import CodecError, ConfigError, EncodeError, StateError
+from ..errors import EncodeError
+from .aggregation import Aggregation, residual_of, set_residual
+from .wire import Wire
 
-_LENGTH_BYTES = 8
-_LARGEST_FRAME = 256  # bytes of a packet beyond its float32 vector, generously
-
-
-def require_equal_peers(codec: Codec, group: dist.ProcessGroup, device: torch.device) -> None:
-    """Check that all ranks use the same layout, configuration and stream.
-
-    Raises:
-        ConfigError: on every rank, naming the first one that differs from rank 0.
-    """
-    digests = {
-        "layout": bytes.fromhex(codec.layout.digest),
-        "configuration": bytes.fromhex(codec.config.digest),
-        "codec": bytes.fromhex(codec.digest),
-    }
-    for what, mine in digests.items():
-        of_ranks = _all_gather(torch.tensor(list(mine), dtype=torch.uint8, device=device), group)
-        texts = [bytes(digest.tolist()).hex()[:16] for digest in of_ranks]
-        for rank, text in enumerate(texts):
-            if text != texts[0] or not torch.equal(of_ranks[rank], of_ranks[0]):
-                raise ConfigError(
-                    f"All ranks must use the same {what}: rank 0 has {texts[0]}, rank {rank} has {text}. "
-                    "Build the same network and `CodecConfig` on each."
-                )
+_HEADER_BYTES = 8  # a packet's length
+_ROUNDING = 32  # bytes that room for a packet is rounded up to
 
 
-class PacketExchange:
-    """Averages one stream of vectors over a process group, compressed; keeps an encoder and a decoder for each rank.
+@final
+class PacketExchange(Aggregation):
+    """All-gather of packets: the reference. Exact, one round trip a step, and bit-identical on all ranks.
 
-    Every rank must call `average` equally often. The average is of what was decoded, the own vector's included, so that
-    all ranks get the same bits.
+    A rank receives and decodes the packets of all others, (W - 1) n R bits and as many n symbols for W ranks, so it is
+    for few ranks, about four. Gathers on gloo need equal lengths. So all ranks make room for the longest packet of the
+    last step and a little more; what does not fit comes in a second gather.
 
     Args:
         codec: the same on every rank.
-        group: the processes.
-        device: where the group's collectives want their tensors; the CPU for gloo.
+        wire: to the other ranks.
+        heal: see `Aggregation`.
+        allow_unlike: see `Aggregation`.
 
     Attributes:
-        bytes_sent: bytes this rank put on the wire: its packets with the padding of the all-gather, and their lengths.
-        bytes_received: the same of all other ranks.
-        packet_bytes: bytes of this rank's packets alone.
+        encoder: of this rank's vectors.
+        decoders: of the other ranks' packets, by rank.
 
     Raises:
-        ConfigError: if the ranks' codecs differ.
+        ConfigError: if the ranks differ.
     """
 
-    def __init__(self, codec: Codec, group: dist.ProcessGroup, device: torch.device | None = None) -> None:
-        self._codec = codec
-        self._group = group
-        self._device = torch.device("cpu") if device is None else device
-        require_equal_peers(codec, group, self._device)
-        self.encoder = codec.encoder()
-        self.decoders = [codec.decoder() for _ in range(dist.get_world_size(group))]
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self.packet_bytes = 0
+    name: ClassVar[str] = "all_gather"
 
-    @torch.no_grad()
-    def average(self, vector: Tensor, learning_rate: float | None = None) -> Tensor:
-        """The mean over ranks of the decoded vectors, `[param]`, float32 on the CPU; equal bit for bit on all ranks.
+    def __init__(self, codec: Codec, wire: Wire, heal: bool = False, allow_unlike: bool = False) -> None:
+        super().__init__(codec, wire, heal, allow_unlike)
+        self.encoder = codec.encoder(seed=wire.rank)
+        self.decoders = {rank: codec.decoder() for rank in range(wire.size) if rank != wire.rank}
+        self._longest = 0  # packet of the last step, of all ranks
+        self._room = 0
 
-        Args:
-            vector: this rank's, `[param]`. One that is not finite makes the mean so on every rank, at the same
-                coordinates.
-            learning_rate: at which all ranks apply the mean, for error feedback, which then owes what it owes at the
-                next rate; see `Encoder.encode`. Each rank owes its own error.
+    @override
+    def owed(self) -> Tensor:
+        return residual_of(self.encoder) / self.num_ranks
 
-        Raises:
-            LayoutError: if the vector's shape does not fit.
-            EncodeError: if this rank cannot encode: the learning rate is negative, or what is owed beyond float32. The
-                others raise a CodecError that names this rank. No rank's state has changed then.
-            CodecError: if a packet cannot be decoded. Every rank decodes the same packets and raises the same.
-        """
+    @override
+    def owe(self, total: Tensor) -> None:
+        set_residual(self.encoder, total)
+
+    @override
+    def _describe(self) -> dict[str, str]:
+        return {}
+
+    @override
+    def _attempt(self, vector: Tensor, learning_rate: float | None, key_frame: bool) -> Tensor:
         try:
-            packet = self.encoder.encode(vector, self.encoder.last_step + 1, learning_rate=learning_rate)
+            packet = self._encode(self.encoder, vector, learning_rate, key_frame)
         except EncodeError:
-            self._lengths(0)  # or the others would wait for this rank
+            self._gather(b"")  # or the others would wait for this rank
             raise
-        lengths = self._lengths(len(packet))
-        if 0 in lengths:
-            self.encoder.abort()
-            raise CodecError(f"Rank {lengths.index(0)} could not encode its vector; its own error says why.")
-        total = torch.zeros(self._codec.layout.size)
-        for decoder, received in zip(self.decoders, self._gather(packet, lengths), strict=True):
-            total += decoder.decode(received)
-        return total / len(self.decoders)
+        packets = self._gather(packet)
+        self.last_nmse = self.encoder.last_report.nmse
+        total = torch.zeros(self.layout.size)
+        for rank, received in enumerate(packets):
+            # The own packet decodes to what the encoder knows already.
+            total += self.encoder.reconstruction if rank == self.wire.rank else self.decoders[rank].decode(received)
+        return total.div_(self.num_ranks)
 
-    def state_dict(self) -> dict[str, object]:
-        """Encoder, decoders and byte counts of this rank: tensors and integers, to be saved for each rank."""
+    def _gather(self, packet: bytes) -> list[bytes]:
+        """Every rank's packet, in rank order."""
+        first = self._padded(len(packet).to_bytes(_HEADER_BYTES, "little") + packet, _HEADER_BYTES + self._room)
+        begun = [bytes(part.numpy()) for part in self.wire.gather(first)]
+        lengths = [int.from_bytes(part[:_HEADER_BYTES], "little") for part in begun]
+        longest, room = max(lengths), self._room
+        # The shorter of two, so that one raw packet or key frame does not make the next step long.
+        self._room = _rounded(min(longest, self._longest or longest) * 33 // 32)
+        self._longest = longest
+        if not packet:
+            return []  # nobody goes on
+        for rank, length in enumerate(lengths):
+            self._require_length(rank, length, self.layout.size)
+        parts = [part[_HEADER_BYTES:] for part in begun]
+        if longest > room:
+            rest = self.wire.gather(self._padded(packet[room:], longest - room))
+            parts = [part + bytes(more.numpy()) for part, more in zip(parts, rest, strict=True)]
+        return [part[:length] for part, length in zip(parts, lengths, strict=True)]
+
+    def _padded(self, data: bytes, size: int) -> Tensor:
+        row = torch.zeros(size, dtype=torch.uint8)
+        data = data[:size]
+        if data:
+            row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return row
+
+    @override
+    def _own_state(self) -> dict[str, Any]:
         return {
             "encoder": self.encoder.state_dict(),
-            "decoders": [decoder.state_dict() for decoder in self.decoders],
-            "bytes_sent": self.bytes_sent,
-            "bytes_received": self.bytes_received,
-            "packet_bytes": self.packet_bytes,
+            "decoders": {str(rank): decoder.state_dict() for rank, decoder in self.decoders.items()},
+            "longest": self._longest,
+            "room": self._room,
         }
 
-    def load_state_dict(self, saved: dict) -> None:
-        """Take over what `state_dict` gave on the same rank of as many.
-
-        Raises:
-            StateError: if it is of another codec or another number of ranks.
-        """
-        if set(saved) != set(self.state_dict()) or len(saved["decoders"]) != len(self.decoders):
-            raise StateError(f"The saved exchange is damaged or not of {len(self.decoders)} ranks.")
+    @override
+    def _load_own_state(self, saved: dict[str, Any]) -> None:
         self.encoder.load_state_dict(saved["encoder"])
-        for decoder, state in zip(self.decoders, saved["decoders"], strict=True):
-            decoder.load_state_dict(state)
-        self.bytes_sent = int(saved["bytes_sent"])
-        self.bytes_received = int(saved["bytes_received"])
-        self.packet_bytes = int(saved["packet_bytes"])
-
-    def _lengths(self, length: int) -> list[int]:
-        """The length of every rank's packet, in rank order; 0 where there is none."""
-        mine = torch.tensor([length], dtype=torch.int64, device=self._device)
-        return [int(of_rank) for of_rank in _all_gather(mine, self._group)]
-
-    def _gather(self, packet: bytes, lengths: list[int]) -> list[bytes]:
-        """Every rank's packet, in rank order."""
-        largest = 4 * self._codec.layout.size + _LARGEST_FRAME
-        if not all(0 < number <= largest for number in lengths):
-            raise CodecError(f"Packets must have 1 to {largest} bytes, the ranks announce {lengths}.")
-        padded = torch.zeros(max(lengths), dtype=torch.uint8)
-        padded[: len(packet)] = torch.frombuffer(bytearray(packet), dtype=torch.uint8)
-        received = _all_gather(padded.to(self._device), self._group)
-        on_wire = max(lengths) + _LENGTH_BYTES
-        self.packet_bytes += len(packet)
-        self.bytes_sent += on_wire
-        self.bytes_received += on_wire * (len(lengths) - 1)
-        return [bytes(data[:number].cpu().numpy()) for data, number in zip(received, lengths, strict=True)]
+        for rank, decoder in self.decoders.items():
+            decoder.load_state_dict(saved["decoders"][str(rank)])
+        self._longest, self._room = int(saved["longest"]), int(saved["room"])
 
 
-def _all_gather(value: Tensor, group: dist.ProcessGroup) -> list[Tensor]:
-    """`value` of every rank, in rank order; all of one shape."""
-    parts = [torch.empty_like(value) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, value, group=group)
-    return parts
+def _rounded(number: int) -> int:
+    return -(-number // _ROUNDING) * _ROUNDING

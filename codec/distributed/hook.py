@@ -6,16 +6,22 @@ inside the hook of the last bucket: on gloo a collective that is waited for insi
 there are two buckets. The price is that communication does not overlap with the backward pass.
 """
 
+from typing import Any, final
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ...forecast import Layout, layout_of, trainable_parameters
+from ...forecast import Layout, Ledger, layout_of, trainable_parameters
 from ..codec import Codec
 from ..config import CodecConfig
-from ..errors import CodecError
-from .exchange import PacketExchange
+from ..errors import CodecError, ConfigError, StateError
+from .aggregation import Aggregation
+from .options import ExchangeConfig
+from .replicas import ReplicaCheck
+from .traffic import Traffic
+from .wire import GroupWire
 
 Piece = tuple[str, Tensor]  # a parameter's name and its gradient, a view of a bucket
 
@@ -43,48 +49,57 @@ def give_back(vector: Tensor, pieces: list[Piece], buffer: Tensor, layout: Layou
     return result
 
 
+@final
 class GradientCodec:
     """State of the hook: what `register_gradient_codec` returns. Save its `state_dict` for each rank.
 
     Args:
         module: the wrapped module, without DDP.
-        exchange: averages vectors of the module's layout.
+        aggregation: averages vectors of the module's layout.
+        check: of the module's parameters.
 
     Attributes:
-        exchange: encoder, decoders and byte counts.
+        aggregation: how gradients are averaged, and their byte counts.
+        check: compares parameters between ranks, before every so many averages.
+        ledger: what `comparing` and `exchanging` cost; the latter is encoding, decoding and waiting for the link.
         learning_rate: at which the optimiser applies the coming gradients, for error feedback. Set it before the
             backward pass, the same on every rank, where steps are proportional to the gradient (SGD) and the rate
             changes; leave it `None` with Adam and its like. It is not in `state_dict`.
+        loss_scale: what the loss is multiplied by in this backward pass, `GradScaler.get_scale()`. Set it before the
+            backward pass, the same on every rank. Gradients are divided by it before they are coded and multiplied
+            after, so that predictor and error feedback see true gradients while the scale changes. Steps that overflow
+            reach all ranks as they are. It is not in `state_dict`.
     """
 
-    def __init__(self, module: torch.nn.Module, exchange: PacketExchange) -> None:
-        self.exchange = exchange
+    def __init__(self, module: torch.nn.Module, aggregation: Aggregation, check: ReplicaCheck) -> None:
+        self.aggregation = aggregation
+        self.check = check
         self.learning_rate: float | None = None
+        self.loss_scale = 1.0
+        self.ledger = Ledger()
         self._layout = layout_of(module)
         self._names = {id(parameter): name for name, parameter in trainable_parameters(module).items()}
         self._pending: list[tuple[torch.futures.Future[Tensor], Tensor, list[Piece]]] = []
 
     @property
-    def bytes_sent(self) -> int:
-        """Bytes that this rank put on the wire, padding included."""
-        return self.exchange.bytes_sent
+    def traffic(self) -> Traffic:
+        """Bytes and bits so far."""
+        return self.aggregation.traffic
 
-    @property
-    def bytes_received(self) -> int:
-        """Bytes that came from all other ranks, padding included."""
-        return self.exchange.bytes_received
-
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """This rank's state; DDP itself saves none of it."""
-        return self.exchange.state_dict()
+        return {"aggregation": self.aggregation.state_dict(), "num_steps": self.check.num_steps}
 
-    def load_state_dict(self, saved: dict) -> None:
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over what `state_dict` gave on the same rank.
 
         Raises:
             StateError: if it does not fit.
         """
-        self.exchange.load_state_dict(saved)
+        if set(saved) != {"aggregation", "num_steps"}:
+            raise StateError(f"The saved state of the hook is damaged: it has the entries {sorted(saved)}.")
+        self.aggregation.load_state_dict(saved["aggregation"])
+        self.check.num_steps = int(saved["num_steps"])
 
     def add(
         self,
@@ -93,8 +108,14 @@ class GradientCodec:
         """Take one bucket; its future is done when the last bucket of the step has been added.
 
         Raises:
-            CodecError: if the buckets of a step do not cover the layout, or a packet cannot be decoded.
+            CodecError: if the buckets of a step do not cover the layout, or as `Aggregation.average` does.
+            ReplicaError: if parameters differ between ranks.
         """
+        if isinstance(bucket, tuple):
+            raise CodecError(
+                "DDP hands over single gradients, as it does under compiled autograd. Compile submodules instead, "
+                "or set `torch._dynamo.config.optimize_ddp` to another value than 'python_reducer'."
+            )
         if bucket.index() == 0:
             self._pending = []  # of a step that was broken off
         pieces = [
@@ -113,10 +134,17 @@ class GradientCodec:
         missing = [name for name in self._layout.names if name not in covered]
         if missing:
             raise CodecError(f"DDP sent no gradient of {missing[0]!r}. The codec cannot leave parameters out.")
+        if not self.loss_scale > 0:
+            raise CodecError(f"`loss_scale` must be above 0, got {self.loss_scale!r}.")
+        with self.ledger.charge("comparing"):
+            if self.check.step():
+                self.aggregation.request_key_frame()
         vector = torch.zeros(self._layout.size)
         for _, _, pieces in pending:
             collect(vector, pieces, self._layout)
-        mean = self.exchange.average(vector, self.learning_rate)
+        with self.ledger.charge("exchanging"):
+            mean = self.aggregation.average(vector.div_(self.loss_scale), self.learning_rate)
+        mean.mul_(self.loss_scale)
         for future, buffer, pieces in pending:
             future.set_result(give_back(mean, pieces, buffer, self._layout))
 
@@ -130,32 +158,39 @@ def register_gradient_codec(
     ddp_model: DistributedDataParallel,
     config: CodecConfig | None = None,
     process_group: dist.ProcessGroup | None = None,
+    exchange: ExchangeConfig | None = None,
 ) -> GradientCodec:
     """Let DDP average its gradients through the codec. Call it once, on every rank, before the first step.
 
     The gradients of a step are averaged as one vector, whatever DDP's buckets are. Under `no_sync` nothing is sent; the
     next step sends the accumulated gradient. Gradients that are not finite reach all ranks as they are, without a trace
-    in the codec's state, so that a loss scaler can skip the step.
+    in the codec's state, so that a loss scaler can skip the step. Under `join`, ranks that ended count as zeros, and
+    the mean is over all ranks that began.
 
     Args:
         ddp_model: the wrapped network.
         config: the same on every rank.
         process_group: the one that `ddp_model` was made with; the default group if not given.
+        exchange: how ranks exchange; all-gather if not given.
 
     Returns:
         The hook's state: byte counts, and `state_dict` for checkpoints.
 
     Raises:
-        ConfigError: on every rank, if layouts or configurations differ between ranks.
+        ConfigError: on every rank, if networks, settings or machines differ between ranks; if a parameter is float64.
 
     References:
         `torch.nn.parallel.DistributedDataParallel.register_comm_hook`.
     """
-    group = process_group if process_group is not None else dist.group.WORLD
-    if group is None:
-        raise CodecError("There is no process group. Call `torch.distributed.init_process_group` first.")
-    codec = Codec(layout_of(ddp_model.module), config)
-    device = torch.device("cuda") if dist.get_backend(group) == "nccl" else torch.device("cpu")
-    state = GradientCodec(ddp_model.module, PacketExchange(codec, group, device))
+    exchange = ExchangeConfig() if exchange is None else exchange
+    wire = GroupWire(process_group, exchange.timeout)
+    module = ddp_model.module
+    layout = layout_of(module)
+    wide = [spec.name for spec in layout if spec.dtype == "float64"]
+    if wide:
+        raise ConfigError(f"The codec carries float32; {wide[0]!r} is float64. Use `module.float()`.")
+    aggregation = exchange.make(Codec(layout, config), wire)
+    check = ReplicaCheck(wire, lambda: trainable_parameters(module), exchange.check_every, exchange.heals)
+    state = GradientCodec(module, aggregation, check)
     ddp_model.register_comm_hook(state, codec_hook)
     return state

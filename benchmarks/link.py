@@ -1,0 +1,219 @@
+"""What compressed gradients win over a slow link: real processes, each in a network namespace with a shaped link.
+
+Every rank has its own namespace, joined to the others by a bridge. Token buckets (`tc ... tbf`) limit what each rank
+sends and what it receives. Needs root, `ip` and `tc`.
+
+    python link.py steps --ranks 2 --json steps2.json      seconds of a step by link, and bytes from the counters
+    python link.py target --ranks 2 --json target2.json    steps to a target accuracy, which no link changes
+    python link.py report steps2.json target2.json ... --text link.txt
+
+Time to target is the product of the two: seconds of a step over a link, and steps to the target. The steps are run
+whole, without shaping, because 500 plain steps at 10 Mbit/s take half an hour.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from codec_tables import provenance, report
+from link_rank import DEVICE, OURS, PROBLEMS, SWITCH
+
+LINKS = {"10 Mbit/s": 1e7, "100 Mbit/s": 1e8, "1 Gbit/s": 1e9, "unshaped": 0.0}
+METHODS = ("plain", "fp16", "PowerSGD 2", *OURS)
+PORT = 29_417
+TARGET = 0.98  # of what plain DDP ends with
+
+
+def command(line: str) -> None:
+    subprocess.run(shlex.split(line), check=True, capture_output=True)
+
+
+def namespace(rank: int) -> str:
+    return f"drrank{rank}"
+
+
+def build_network(num_ranks: int) -> None:
+    """A bridge in a namespace of its own, and a link from it to each rank's."""
+    command(f"ip netns add {SWITCH}")
+    command(f"ip -n {SWITCH} link add bridge type bridge")
+    command(f"ip -n {SWITCH} link set bridge up")
+    for rank in range(num_ranks):
+        command(f"ip netns add {namespace(rank)}")
+        command(f"ip link add {DEVICE} netns {namespace(rank)} type veth peer name port{rank} netns {SWITCH}")
+        command(f"ip -n {SWITCH} link set port{rank} master bridge up")
+        command(f"ip -n {namespace(rank)} addr add 10.77.0.{rank + 1}/24 dev {DEVICE}")
+        command(f"ip -n {namespace(rank)} link set {DEVICE} up")
+        command(f"ip -n {namespace(rank)} link set lo up")
+
+
+def remove_network(num_ranks: int) -> None:
+    for name in [SWITCH, *map(namespace, range(num_ranks))]:
+        subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def measure(what: str, num_ranks: int, problems: Sequence[str], methods: Sequence[str], links: Sequence[float]) -> Any:
+    """What all ranks wrote."""
+    plan = {
+        "what": what,
+        "ranks": num_ranks,
+        "problems": list(problems),
+        "methods": list(methods),
+        "links": list(links),
+        "address": f"tcp://10.77.0.1:{PORT}",
+    }
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": DEVICE, "OMP_NUM_THREADS": "1"}
+    script = str(Path(__file__).with_name("link_rank.py"))
+    remove_network(num_ranks)
+    build_network(num_ranks)
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for rank in range(num_ranks):
+                line = ["ip", "netns", "exec", namespace(rank), sys.executable, script, json.dumps(plan), str(rank)]
+                processes.append(subprocess.Popen([*line, folder], env=environment))
+            codes = [process.wait() for process in processes]
+            if any(codes):
+                raise SystemExit(f"Ranks ended with {codes}.")
+            return [json.loads((Path(folder) / f"rank{rank}.json").read_text()) for rank in range(num_ranks)]
+    finally:
+        for process in processes:
+            process.kill()
+        remove_network(num_ranks)
+
+
+def merged(files: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Rows of steps, rows of targets (rank 0's, whose figures are the slowest rank's), and when they were measured."""
+    steps: list[dict[str, Any]] = []
+    targets: list[dict[str, Any]] = []
+    dates: list[str] = []
+    for path in files:
+        data = json.loads(path.read_text())
+        dates.append(f"{data['about']['date']}: {data['about']['command']}")
+        for rows in zip(*data["ranks"], strict=True):
+            row = dict(rows[0])
+            if "links" in row:
+                row["links"] = {
+                    each["link"]: combined(links)
+                    for links in zip(*(r["links"] for r in rows), strict=True)
+                    for each in links[:1]
+                }
+                if "compute" in row:
+                    row["compute"] = max(r["compute"] for r in rows)
+                steps.append(row)
+            else:
+                targets.append(row)
+    return steps, targets, dates
+
+
+def combined(links: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One link's figures over ranks: seconds of the slowest rank, bytes of the mean one."""
+    found = {
+        name: statistics.mean(link[name] for link in links) for name in links[0] if name not in ("link", "seconds")
+    }
+    return found | {"seconds": max(statistics.median(link["seconds"]) for link in links)}
+
+
+def tables(steps: list[dict[str, Any]], targets: list[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for ranks in sorted({row["ranks"] for row in steps}):
+        for problem in PROBLEMS:
+            mine = [row for row in steps if row["problem"] == problem and row["ranks"] == ranks]
+            if mine:
+                lines += table(
+                    mine, {row["method"]: row for row in targets if row["problem"] == problem and row["ranks"] == ranks}
+                )
+    return lines
+
+
+def final_accuracy(row: dict[str, Any]) -> float:
+    """The mean of the last eight looks."""
+    return statistics.mean(value for _, value in row["curve"][-8:])
+
+
+def steps_to(row: dict[str, Any], target: float) -> int | None:
+    """When the mean of three looks in a row first reached it."""
+    curve = row["curve"]
+    for last in range(2, len(curve)):
+        if statistics.mean(value for _, value in curve[last - 2 : last + 1]) >= target:
+            return curve[last][0]
+    return None
+
+
+def table(rows: list[dict[str, Any]], targets: dict[str, dict[str, Any]]) -> list[str]:
+    """One problem's."""
+    first = rows[0]
+    problem = PROBLEMS[first["problem"]]
+    compute = next(row["compute"] for row in rows if "compute" in row)
+    plain = next(row for row in rows if row["method"] == "plain")
+    target = TARGET * final_accuracy(targets["plain"]) if "plain" in targets else float("nan")
+    plain_steps = steps_to(targets["plain"], target) if "plain" in targets else None
+    lines = [
+        "",
+        f"{first['problem']}: {problem.task}, {first['size']:,} parameters, {first['ranks']} ranks, batch "
+        f"{problem.batch} a rank; a step without exchange {1e3 * compute:.1f} ms; target accuracy {target:.1%}",
+        f"  {'':17s}{'steps to':>9s}{'final':>7s}   ms a step, and times faster to the target than plain"
+        " (of the ceiling that compute allows)",
+        f"  {'':17s}{'target':>9s}{'acc. %':>7s}   " + "".join(f"{name:>24s}" for name in LINKS),
+    ]
+    for row in rows:
+        measured = targets.get(row["method"])
+        count = steps_to(measured, target) if measured else None
+        final = final_accuracy(measured) if measured else None
+        cells = []
+        for link in LINKS.values():
+            if link not in row["links"]:
+                cells.append(f"{'':>24s}")
+                continue
+            seconds, whole = row["links"][link]["seconds"], plain["links"][link]["seconds"]
+            ratio = whole * plain_steps / (seconds * count) if count and plain_steps else float("nan")
+            share = ratio / (whole / compute)
+            cells.append(f"{1e3 * seconds:10.1f}{ratio:7.2f} ({share:4.2f})")
+        counted = f"{count:9d}" if count else f"{'none':>9s}"
+        ended = f"{100 * final:7.1f}" if final is not None else f"{'':>7s}"
+        lines.append(f"  {row['method']:17s}{counted}{ended}   " + "".join(cells))
+    lines += [
+        "  CPU ms of a step by link; bytes a step and rank from the interface's counters; ours counted, and the ratio"
+    ]
+    for row in rows:
+        link = 1e8 if 1e8 in row["links"] else next(iter(row["links"]))
+        found = row["links"][link]
+        cpu = "".join(f"{1e3 * each['cpu_seconds']:7.1f}" for each in row["links"].values())
+        text = f"  {row['method']:17s}{cpu}{found['sent']:12,.0f}"
+        if "counted_sent" in found:
+            ratios = [found["sent"] / found["counted_sent"], found["received"] / found["counted_received"]]
+            text += f"{found['counted_sent']:12,.0f}   sent {ratios[0]:.3f}  received {ratios[1]:.3f}"
+        lines.append(text)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time to target over shaped links.")
+    parser.add_argument("what", choices=("steps", "target", "report"))
+    parser.add_argument("files", nargs="*", type=Path, help="of `--json`, for the report")
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--problems", nargs="+", choices=tuple(PROBLEMS), default=tuple(PROBLEMS))
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--links", nargs="+", choices=tuple(LINKS), default=tuple(reversed(LINKS)))
+    parser.add_argument("--json", type=Path, help="file for what was measured")
+    parser.add_argument("--text", type=Path, help="file for the table, which is printed anyway")
+    arguments = parser.parse_args()
+    if arguments.what == "report":
+        steps, targets, dates = merged(arguments.files)
+        report([*dates, *tables(steps, targets)], provenance(), arguments.text)
+        return
+    links = [LINKS[name] for name in arguments.links]
+    found = measure(arguments.what, arguments.ranks, arguments.problems, arguments.methods, links)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"about": provenance(), "ranks": found}))
+
+
+if __name__ == "__main__":
+    main()
