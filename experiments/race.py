@@ -19,6 +19,7 @@ from .errors import OptionError
 from .options import RaceOptions
 from .progress import tracked
 from .race_figures import jump_timeline, ledger_bars, race_curves
+from .race_report import run_grid
 from .results import require_new, write_result
 from .run_logger import RunLogger, finish, log_figure, log_table, make_logger
 from .tasks import TaskData, load_task, sequential_batches
@@ -95,9 +96,14 @@ class Stopwatch(pl.Callback):
 def run(options: RaceOptions) -> None:
     """Race plain training against training with jumps: figures and result.json in `options.out`.
 
+    With `methods`, the grid of them instead: see `race_grid`.
+
     Raises:
         OptionError: if options contradict each other, or there is such a race already.
     """
+    if options.methods:
+        run_grid(options)
+        return
     out = Path(options.out)
     task = load_task(options.task, options.data)
     if options.jump_every % options.every:

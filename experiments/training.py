@@ -87,7 +87,7 @@ def make_classifier(
 
 
 def train(
-    module: Classifier,
+    module: pl.LightningModule,
     task: TaskData,
     batch_size: int,
     num_steps: int,

@@ -29,6 +29,7 @@ from deadreckon.experiments.tasks.fashion_mnist import FILES
 from deadreckon.experiments.tasks.fetch import RemoteFile, cache_folder, find_files
 from deadreckon.experiments.tasks.idx import MAX_ELEMENTS, read_idx
 from deadreckon.experiments.tasks.shakespeare import CONTEXT, TEXT, load_shakespeare, split_text
+from deadreckon.experiments.tasks.stdlib import load_stdlib
 from deadreckon.forecast import layout_of
 
 DIGEST = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # of hello
@@ -75,12 +76,19 @@ def test_digits_sets_are_disjoint_whole_and_the_same_every_time() -> None:
 
 def test_every_named_task_and_network_exists() -> None:
     """Each name that the options allow is known to the registry; networks fit both images and texts, or say so."""
-    assert task_names() == ("digits", "fashion_mnist", "teacher", "shakespeare")
+    assert task_names() == ("digits", "fashion_mnist", "teacher", "shakespeare", "stdlib")
     for task in (load_task("digits"), load_task("teacher"), text_task()):
         assert set(fitting_networks(task)) <= set(network_names())
         for name in fitting_networks(task):
             assert make_network(name, task, 0)(task.test.inputs[:2]).shape == (2, task.num_classes)
-    assert fitting_networks(load_task("digits")) == ("mlp", "mlp_norm", "transformer", "conv", "conv_norm")
+    assert fitting_networks(load_task("digits")) == (
+        "mlp",
+        "mlp_norm",
+        "transformer",
+        "conv",
+        "conv_norm",
+        "conv_batch_norm",
+    )
     assert fitting_networks(load_task("teacher")) == ("mlp", "mlp_norm", "transformer")
 
 
@@ -88,11 +96,12 @@ def test_unknown_names_are_refused() -> None:
     """A wrong task, network, optimiser or schedule is named in the error."""
     network = nn.Linear(1, 1)
     with pytest.raises(
-        OptionError, match="`task` must be one of digits, fashion_mnist, teacher, shakespeare, got 'mnist'"
+        OptionError, match="`task` must be one of digits, fashion_mnist, teacher, shakespeare, stdlib, got 'mnist'"
     ):
         load_task("mnist")
     with pytest.raises(
-        OptionError, match="`network` must be one of mlp, mlp_norm, transformer, conv, conv_norm, got 'gpt'"
+        OptionError,
+        match="`network` must be one of mlp, mlp_norm, transformer, conv, conv_norm, conv_batch_norm, got 'gpt'",
     ):
         make_network("gpt", load_task("digits"), 0)
     with pytest.raises(OptionError, match="`optimizer` must be one of adam, adamw, sgd, got 'lion'"):
@@ -140,6 +149,60 @@ def test_symbols_of_a_text_are_numbered_in_order() -> None:
     train = split_text(b"zebra" * 200)[0]
     assert train.inputs[0, :5].tolist() == [4, 2, 1, 3, 0]
     assert int(train.inputs.max()) == 4
+
+
+def test_evaluation_uses_the_running_statistics_of_batch_normalisation() -> None:
+    """In evaluation a sample's output depends on the buffers and not on the other samples of its batch."""
+    task = load_task("digits")
+    network = make_network("conv_batch_norm", task, 0)
+    network(task.train.inputs[:64])
+    network.eval()
+    inputs = task.test.inputs[:8]
+    outputs = network(inputs)
+    torch.testing.assert_close(network(inputs[:3]), outputs[:3], rtol=1e-4, atol=1e-5)
+    for buffer in network.buffers():
+        buffer.mul_(2)
+    assert not torch.allclose(network(inputs), outputs, rtol=1e-2)
+
+
+def python_files(folder: Path, count: int) -> dict[str, bytes]:
+    """Different files of Python, each of which names itself in every line."""
+    texts = {f"part{index}.py": f"x{index:03d} = 1\n".encode() * (60 + index) for index in range(count)}
+    for name, text in texts.items():
+        (folder / name).write_bytes(text)
+    return texts
+
+
+def test_the_sets_of_python_text_share_no_file(tmp_path: Path) -> None:
+    """Each file's bytes are in one set only, every set has some, and the attribution tells which text it was."""
+    texts = python_files(tmp_path, 25)
+    task = load_stdlib(str(tmp_path))
+    owners: dict[bytes, set[str]] = {text[:4]: set() for text in texts.values()}
+    for name in ("train", "verify", "tune", "test"):
+        split: Split = getattr(task, name)
+        text = bytes(split.inputs.flatten().tolist())
+        assert len(split.labels) > 0
+        for sign, found in owners.items():
+            if sign + b" = 1" in text:
+                found.add(name)
+    assert all(len(found) == 1 for found in owners.values())
+    assert [sum(name in found for found in owners.values()) for name in ("train", "test")] == [19, 2]
+    assert task.num_symbols == 256
+    again = load_stdlib(str(tmp_path))
+    assert torch.equal(again.test.inputs, task.test.inputs)
+    (tmp_path / "part3.py").write_bytes(b"y = 2\n" * 100)
+    assert load_stdlib(str(tmp_path)).attribution != task.attribution
+
+
+def test_python_text_is_that_of_this_interpreter(tmp_path: Path) -> None:
+    """Without a folder the standard library is read; a folder with too few files is refused."""
+    task = load_task("stdlib")
+    assert len(task.train.labels) > 1_000_000
+    assert bytes(task.test.inputs[0].tolist()) != bytes(task.test.inputs[1].tolist())
+    assert "SHA-256" in task.attribution
+    python_files(tmp_path, 7)
+    with pytest.raises(DataError, match="must hold at least 8 different Python files, got 7"):
+        load_stdlib(str(tmp_path))
 
 
 @pytest.mark.data
@@ -311,7 +374,14 @@ def test_networks_of_width_one_are_those_of_earlier_releases() -> None:
     """Numbers of parameters, names and first weights at width 1 are as they were before there was a width."""
     task = load_task("digits")
     sizes = {name: num_parameters(make_network(name, task, 0)) for name in network_names()}
-    assert sizes == {"mlp": 6570, "conv": 3738, "mlp_norm": 6762, "conv_norm": 3818, "transformer": 26346}
+    assert sizes == {
+        "mlp": 6570,
+        "conv": 3738,
+        "mlp_norm": 6762,
+        "conv_norm": 3818,
+        "conv_batch_norm": 3778,
+        "transformer": 26346,
+    }
     mlp, conv = (make_network(name, task, 0).state_dict() for name in ("mlp", "conv"))
     assert list(mlp) == ["1.weight", "1.bias", "3.weight", "3.bias", "5.weight", "5.bias"]
     assert list(conv) == ["0.weight", "0.bias", "2.weight", "2.bias", "4.weight", "4.bias", "8.weight", "8.bias"]
@@ -334,18 +404,19 @@ def test_width_multiplies_hidden_layers_only() -> None:
 
 @pytest.mark.parametrize("text", [False, True], ids=["images", "text"])
 def test_every_tensor_of_a_network_learns(text: bool) -> None:
-    """Gradients reach every tensor of every network, samples of a batch do not mix, and no buffer is kept."""
+    """Gradients reach every tensor of every network; only batch normalisation mixes samples and keeps buffers."""
     task = text_task() if text else load_task("digits")
     for name in fitting_networks(task):
         network = make_network(name, task, 0)
         inputs = task.train.inputs[:8]
         outputs = network(inputs)
-        torch.testing.assert_close(network(inputs[:3]), outputs[:3], rtol=1e-4, atol=1e-5)
+        if name != "conv_batch_norm":
+            torch.testing.assert_close(network(inputs[:3]), outputs[:3], rtol=1e-4, atol=1e-5)
         nn.functional.cross_entropy(outputs, task.train.labels[:8]).backward()
         for tensor, value in network.named_parameters():
             assert value.grad is not None, (name, tensor)
             assert float(value.grad.abs().max()) > 1e-6, (name, tensor)
-        assert not list(network.buffers())
+        assert bool(list(network.buffers())) == (name == "conv_batch_norm")
 
 
 def test_tensors_of_all_kinds_occur() -> None:

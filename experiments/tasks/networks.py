@@ -16,7 +16,7 @@ SMALL_IMAGE = 16  # pixels; images narrower than this get the smaller conv net
 MAX_GROUPS = 4  # of channels that are normalised together
 MIN_WIDTH, MAX_WIDTH = 1 / 64, 64.0
 ANY_INPUT = ("mlp", "mlp_norm", "transformer")
-SPATIAL_ONLY = ("conv", "conv_norm")
+SPATIAL_ONLY = ("conv", "conv_norm", "conv_batch_norm")
 
 
 def fitting_networks(task: TaskData) -> tuple[str, ...]:
@@ -36,7 +36,10 @@ def make_network(name: str, task: TaskData, seed: int, width: float = 1.0) -> nn
     `mlp_norm` and `conv_norm` normalise before each ReLU, over a layer (J. L. Ba, J. R. Kiros and G. E. Hinton, 2016,
     Layer Normalization, arXiv:1607.06450) and over up to 4 groups of channels (Y. Wu and K. He, 2018, Group
     Normalization, arXiv:1803.08494): both work alike in training and evaluation and keep no buffer, so that all there
-    is to a network is in its recorded weights. For `transformer` see `Transformer`; on images its tokens are the rows.
+    is to a network is in its recorded weights. `conv_batch_norm` normalises over the batch (S. Ioffe and C. Szegedy,
+    2015, Batch Normalization, arXiv:1502.03167) and keeps running means and variances, which no recording holds: after
+    its weights were changed, by a jump or an average, they have to be estimated anew. For `transformer` see
+    `Transformer`; on images its tokens are the rows.
 
     Args:
         name: one of `fitting_networks(task)`.
@@ -59,7 +62,7 @@ def make_network(name: str, task: TaskData, seed: int, width: float = 1.0) -> nn
     if name.startswith("mlp"):
         network = _mlp(task, width, norm=name == "mlp_norm")
     elif name.startswith("conv"):
-        network = _conv(task, width, norm=name == "conv_norm")
+        network = _conv(task, width, norm=name.removeprefix("conv").lstrip("_"))
     else:
         network = Transformer(task.input_shape, task.num_classes, task.num_symbols, width)
     network.to_empty(device="cpu")
@@ -87,7 +90,7 @@ def _mlp(task: TaskData, width: float, norm: bool) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(widths[-1], task.num_classes, device="meta"))
 
 
-def _conv(task: TaskData, width: float, norm: bool) -> nn.Module:
+def _conv(task: TaskData, width: float, norm: str) -> nn.Module:
     num_channels, *extents = task.input_shape
     small = min(extents) < SMALL_IMAGE
     hidden = (8, 16, 16) if small else (16, 32, 32)
@@ -95,8 +98,13 @@ def _conv(task: TaskData, width: float, norm: bool) -> nn.Module:
     layers: list[nn.Module] = []
     for index, (channels_in, channels_out) in enumerate(pairwise(channels)):
         stride, padding = (2, 0) if index == 0 and not small else (1, 1)
-        layers.append(nn.Conv2d(channels_in, channels_out, 3, stride, padding, device="meta"))
-        layers += [nn.GroupNorm(math.gcd(MAX_GROUPS, channels_out), channels_out, device="meta")] if norm else []
+        # A bias before batch normalisation would do nothing.
+        bias = norm != "batch_norm"
+        layers.append(nn.Conv2d(channels_in, channels_out, 3, stride, padding, bias=bias, device="meta"))
+        if norm == "norm":
+            layers.append(nn.GroupNorm(math.gcd(MAX_GROUPS, channels_out), channels_out, device="meta"))
+        elif norm == "batch_norm":
+            layers.append(nn.BatchNorm2d(channels_out, device="meta"))
         layers.append(nn.ReLU())
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], task.num_classes, device="meta")]
     return nn.Sequential(*layers)
@@ -119,3 +127,5 @@ def _initialise(network: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(layer, nn.LayerNorm | nn.GroupNorm):
             layer.weight.fill_(1.0)
             layer.bias.fill_(0.0)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()  # also the running means and variances, which `to_empty` left undefined

@@ -7,6 +7,7 @@ from ..options import NetworkName, TaskName
 from .digits import load_digits
 from .fashion_mnist import load_fashion_mnist
 from .shakespeare import load_shakespeare
+from .stdlib import load_stdlib
 from .task import TaskData
 from .teacher import load_teacher
 
@@ -26,7 +27,8 @@ def load_task(name: str, data: str | None = None) -> TaskData:
 
     Args:
         name: one of `task_names()`.
-        data: a folder with its files; of no use to `digits` and `teacher`, which need none.
+        data: a folder with its files; of no use to `digits` and `teacher`, which need none. `stdlib` needs none either,
+            and learns the Python files of the folder instead where one is given.
 
     Raises:
         OptionError: if there is no such task.
@@ -40,4 +42,6 @@ def load_task(name: str, data: str | None = None) -> TaskData:
         return load_teacher()
     if name == "shakespeare":
         return load_shakespeare(data)
+    if name == "stdlib":
+        return load_stdlib(data)
     raise OptionError(f"`task` must be one of {', '.join(task_names())}, got {name!r}.")

@@ -1,0 +1,405 @@
+"""The race's grid: its queue, its order, its recipes, and real runs of a few steps."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from deadreckon.experiments import race_grid, race_run
+from deadreckon.experiments.errors import OptionError, ResultError
+from deadreckon.experiments.options import MAX_TRIALS, RaceOptions
+from deadreckon.experiments.race_averages import ExponentialAverage, LatestAverage, OuterStep, holding, trained
+from deadreckon.experiments.race_clock import COLUMNS, Gauge, RaceClock, estimate_norms, spread
+from deadreckon.experiments.race_controls import CONTROLS, Controlled
+from deadreckon.experiments.race_methods import BASELINES, METHODS, find_method
+from deadreckon.experiments.race_optimizers import MuonAndAdamW, make_race_optimizer, orthogonalised, rate_factor
+from deadreckon.experiments.race_problems import CORE, PROBLEMS, Problem, find_problem
+from deadreckon.experiments.race_queue import RunQueue
+from deadreckon.experiments.race_run import Entry, blind_period, blind_schedule, run_entry
+from deadreckon.experiments.tasks import load_task, make_network
+from deadreckon.forecast import Window, pack
+from deadreckon.models import make_forecaster
+
+TINY = Problem("tiny", "digits", "mlp", 32, 60, 100)
+HOLDER = """
+import sys, time
+from pathlib import Path
+from deadreckon.experiments.race_queue import RunQueue
+with RunQueue(Path(sys.argv[1])).claimed("run") as mine:
+    print(mine, flush=True)
+    time.sleep(60)
+"""
+
+
+def options(out: Path, **chosen: Any) -> RaceOptions:
+    """A grid of little."""
+    given: dict[str, Any] = {
+        "methods": ("adamw_linear", "adamw_cosine", "snoo", "verified_linear", "best_verified_linear"),
+        "problems": ("digits", "tiny"),
+        "seeds": (0, 1),
+        "trials": 4,
+        "progress": False,
+    }
+    return RaceOptions(out=str(out), **(given | chosen))
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+    """Runs that take no time: the loss is lowest at a rate of 0.004, and falls in a straight line over the steps."""
+    ran: list[Entry] = []
+
+    def pretend(entry: Entry, task: object) -> dict[str, Any]:
+        ran.append(entry)
+        last = 0.1 + abs(math.log(entry.settings["rate"] / 0.004)) + 0.01 * (entry.method.schedule == "cosine")
+        quick = 2.0 if entry.method.name == "snoo" else 1.0
+        count = entry.num_steps
+        curve = [
+            [count * part / 10, count * part / 10, 1.0, 1.0, 0.01, max(last, 3 - (3 - last) * quick * part / 10), 0.5]
+            for part in range(11)
+        ]
+        return {
+            "problem": entry.problem.name,
+            "method": entry.method.name,
+            "base": entry.method.base,
+            "seed": entry.seed,
+            "settings": dict(entry.settings),
+            "on": entry.on,
+            "curve": curve,
+            "diverged": False,
+            "jumps": {"outcomes": {}},
+        }
+
+    monkeypatch.setattr(race_grid, "run_entry", pretend)
+    monkeypatch.setattr("deadreckon.experiments.race_problems.PROBLEMS", {**PROBLEMS, "tiny": TINY})
+    return ran
+
+
+def test_baselines_are_tuned_before_anything_jumps(tmp_path: Path, pretended: list[Entry]) -> None:
+    """All tuning comes first, on other seeds and another set; jumps take over what the decay was tuned to."""
+    _, done = race_grid.work(options(tmp_path))
+    assert done
+    tuning = [entry for entry in pretended if entry.on == "tune"]
+    racing = pretended[len(tuning) :]
+    assert [entry.on for entry in racing] == ["test"] * len(racing)
+    assert {entry.method.name for entry in tuning} == {"adamw_linear", "adamw_cosine", "snoo"}
+    assert {entry.seed for entry in tuning}.isdisjoint({entry.seed for entry in racing})
+    for problem in ("digits", "tiny"):
+        for method in ("adamw_linear", "snoo"):
+            own = [entry for entry in tuning if (entry.problem.name, entry.method.name) == (problem, method)]
+            different = {(tuple(sorted(entry.settings.items()))) for entry in own}
+            assert 4 < len(own) <= 12
+            assert len(different) <= 12
+        tuned = json.loads((tmp_path / "tuned" / f"{problem}.json").read_text())
+        assert (tuned["decay"], tuned["best"]) == ("adamw_linear", "snoo")
+        assert tuned["settings"]["adamw_linear"]["rate"] == 0.004
+        # It is twice as quick, so that the shortest horizon gets there soonest.
+        assert tuned["settings"]["snoo"]["horizon"] == 0.35
+    jumping = [entry for entry in racing if entry.method.name == "verified_linear"]
+    assert len(jumping) == 4
+    assert all(entry.settings["rate"] == 0.004 and entry.method.base == "adamw_linear" for entry in jumping)
+    best = [entry for entry in racing if entry.method.name == "best_verified_linear"]
+    assert all(entry.method.base == entry.method.outer == "snoo" for entry in best)
+    # Seed by seed, so that whenever it stops every method has had as many runs.
+    assert [entry.seed for entry in racing] == sorted(entry.seed for entry in racing)
+
+
+def test_a_grid_that_is_called_again_goes_on(tmp_path: Path, pretended: list[Entry]) -> None:
+    """No run is done twice, one whose file was lost is done again, and the digest of what was tuned is kept."""
+    given = options(tmp_path, work_seconds=1e-9)
+    grid, done = race_grid.work(given)
+    assert (len(pretended), done) == (0, False)
+    with pytest.raises(ResultError, match="baselines of digits are not tuned yet"):
+        grid.tuned(PROBLEMS["digits"])
+    race_grid.work(options(tmp_path))
+    count = len(pretended)
+    race_grid.work(options(tmp_path))
+    assert len(pretended) == count
+    lost = next((tmp_path / "runs").glob("race_tiny_60_verified_linear_1.json"))
+    assert len(json.loads(lost.read_text())["tuned_digest"]) == 16
+    lost.write_text("half a fi")
+    with pytest.raises(ResultError, match="is no result of a race.*Delete it"):
+        race_grid.work(options(tmp_path))[0].rows()
+    lost.unlink()
+    grid, done = race_grid.work(options(tmp_path))
+    assert done
+    assert len(pretended) == count + 1
+    assert len(grid.rows()) == 2 * 2 * 5
+
+
+def test_two_workers_share_a_queue_and_a_killed_one_leaves_its_run(tmp_path: Path) -> None:
+    """While a process has a run nobody else gets it; killed at once, it leaves the run open and no result."""
+    queue = RunQueue(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with queue.claimed("run") as mine, queue.claimed("another") as free:
+            assert (mine, free) == (False, True)
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+    with queue.claimed("run") as mine:
+        assert mine
+        assert not queue.done("run")
+        queue.write("run", {"value": 1})
+    with queue.claimed("run") as mine:
+        assert not mine
+    assert queue.read("run") == {"value": 1}
+
+
+def test_what_the_grid_cannot_do_is_refused() -> None:
+    """Unknown names, missing decays and too many trials are named."""
+    with pytest.raises(OptionError, match="`methods` must be of adamw_constant, .* got 'adam'"):
+        find_method("adam")
+    with pytest.raises(OptionError, match="`problems` must be of fm16, .* got 'mnist'"):
+        find_problem("mnist")
+    with pytest.raises(OptionError, match="add adamw_cosine"):
+        race_grid.Grid(RaceOptions(methods=("adamw_linear",)), RunQueue(Path(os.devnull).parent / "shm"))
+    with pytest.raises(OptionError, match=f"`trials` must lie within 1 and {MAX_TRIALS}, got 40"):
+        RaceOptions(trials=40)
+    with pytest.raises(OptionError, match="`optimizer` must be one of adam, .* got 'lion'"):
+        make_race_optimizer("lion", nn.Linear(1, 1), {"rate": 0.1}, 10)
+
+
+def test_every_recipe_is_whole() -> None:
+    """Names are their own keys, no method has more trials than allowed, the core is five problems."""
+    assert all(name == method.name for name, method in METHODS.items())
+    assert all(METHODS[name].base is None for name in BASELINES)
+    assert all(1 <= len(METHODS[name].trials(0, MAX_TRIALS)) <= MAX_TRIALS for name in METHODS)
+    assert len(CORE) == 5
+    for problem in PROBLEMS.values():
+        assert problem.steps >= 100
+    snoo = METHODS["snoo"].trials(0, 6)
+    assert sorted(trial["outer_every"] for trial in snoo) == [10, 10, 20, 20, 50, 50]
+
+
+def test_rates_of_one_cycle_rise_and_fall() -> None:
+    """One cycle begins at 4 %, is at its height after three tenths of the run and ends at zero."""
+    assert rate_factor("one_cycle", 0, 100) == pytest.approx(0.04)
+    assert rate_factor("one_cycle", 30, 100) == pytest.approx(1)
+    assert rate_factor("one_cycle", 100, 100) == pytest.approx(0)
+    assert rate_factor("linear", 50, 100) == 0.5
+
+
+def test_blind_jumps_follow_the_published_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over 10,000 steps with rows 200 apart they are those published for NiNo, without the one at the very end."""
+    monkeypatch.setattr(race_run, "LONGEST", 10**6)
+    period = blind_period(10_000, 200, 5)
+    assert period == 1000
+    at = blind_schedule(10_000, period, 200)
+    found = {step: at(step) for step in range(10_001) if at(step) is not None}
+    assert found == {1000 * (i + 1): 200 * k for i, k in enumerate((40, 33, 26, 21, 16, 11, 8, 5, 3))}
+    monkeypatch.setattr(race_run, "LONGEST", 200)
+    assert blind_schedule(10_000, period, 200)(1000) == 200
+    assert blind_period(500, 10, 10) == 100  # a history of ten rows does not fit into a tenth of the run
+
+
+def step_with(module: nn.Module, callback: Any, step: int) -> None:
+    """As if a Trainer had just finished a step."""
+    trainer: Any = type("Trainer", (), {"global_step": step})()
+    callback.on_train_batch_end(trainer, module, None, None, 0)
+
+
+def linear(value: float) -> nn.Linear:
+    """One weight."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, value)
+    return module
+
+
+def test_averages_are_those_of_the_formulas() -> None:
+    """The exponential and the latest average of a walk equal the sums by hand, and leave the walk alone."""
+    module = linear(0.0)
+    ema, lawa = ExponentialAverage(0.5), LatestAverage(2, 2)
+    expected = 1.0
+    for step in range(1, 7):
+        nn.init.constant_(module.weight, float(step))
+        step_with(module, ema, step)
+        step_with(module, lawa, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    values = (ema.value(), lawa.value())
+    assert values[0] is not None
+    assert values[1] is not None
+    assert float(values[0][0]) == pytest.approx(expected)
+    assert float(values[1][0]) == pytest.approx((4 + 6) / 2)
+    with pytest.raises(ZeroDivisionError), holding(module, values[1]):
+        assert module.weight.item() == 5
+        raise ZeroDivisionError
+    assert module.weight.item() == 6
+
+
+def test_slow_steps_are_those_of_the_formulas() -> None:
+    """Without momentum a slow step is Lookahead's; with it the buffer of SNOO pushes further."""
+    for momentum in (0.0, 0.5):
+        module, slow, buffer = linear(0.0), 0.0, 0.0
+        outer = OuterStep(2, 0.8, momentum)
+        outer.on_train_start(None, module)  # type: ignore[arg-type]
+        for step in range(1, 9):
+            nn.init.constant_(module.weight, float(module.weight.detach()) + step)
+            fast = float(module.weight.detach())
+            step_with(module, outer, step)
+            if step % 2 == 0:
+                change = slow - fast
+                buffer = momentum * buffer + change
+                slow -= 0.8 * (momentum * buffer + change)
+                fast = slow
+            assert module.weight.item() == pytest.approx(fast)
+
+
+def test_muon_and_adamw_are_one_optimiser() -> None:
+    """Matrices and kernels step as with torch's Muon, up to its bfloat16, and the rest as with AdamW."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 3))
+    copy = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 3))
+    copy.load_state_dict(network.state_dict())
+    own, other = list(network.parameters()), list(copy.parameters())
+    start = [value.detach().clone() for value in own]
+    optimizer = MuonAndAdamW(network, 0.02, 0.003)
+    kernel = nn.Parameter(other[0].detach().reshape(4, 9).clone())
+    inner = torch.optim.Muon([kernel, other[2]], lr=0.02, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    rest = [other[1], *other[3:]]
+    outer = torch.optim.AdamW(rest, lr=0.003)
+    generator = torch.Generator().manual_seed(0)
+    for factor in (1.0, 0.5):
+        for group, rate in zip(optimizer.param_groups, (0.02, 0.003), strict=True):
+            group["lr"] = factor * rate
+        inner.param_groups[0]["lr"], outer.param_groups[0]["lr"] = factor * 0.02, factor * 0.003
+        for value, twin in zip(own, other, strict=True):
+            value.grad = torch.randn(value.shape, generator=generator)
+            twin.grad = value.grad.clone()
+        kernel.grad = own[0].grad.reshape(4, 9).clone()  # type: ignore[union-attr]
+        optimizer.step()
+        inner.step()
+        outer.step()
+    for value, twin, before in ((own[0].flatten(1), kernel, start[0].flatten(1)), (own[2], other[2], start[2])):
+        torch.testing.assert_close(value - before, twin - before, rtol=0.05, atol=0.001)
+    for value, twin in zip([own[1], *own[3:]], rest, strict=True):
+        torch.testing.assert_close(value, twin)
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_orthogonalised_matrices_keep_their_directions(shape: tuple[int, int]) -> None:
+    """All singular values come near 1 while the singular vectors stay."""
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalised(matrix)
+    values = torch.linalg.svdvals(found)
+    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    inside = left.T @ found @ right.T
+    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), rtol=0, atol=1e-4)
+
+
+def test_statistics_of_batch_normalisation_are_estimated_and_put_back() -> None:
+    """Re-estimated running statistics are plain means over the batches, and modes and momenta stay."""
+    norm = nn.BatchNorm2d(2)
+    batches = [(torch.randn(16, 2, 3, 3) + shift, torch.zeros(16)) for shift in (0.0, 2.0)]
+    norm.eval()
+    estimate_norms(norm, batches)
+    expected = torch.stack([inputs.mean(dim=(0, 2, 3)) for inputs, _ in batches]).mean(0)
+    torch.testing.assert_close(norm.running_mean, expected)
+    assert norm.momentum == 0.1
+    assert not norm.training
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_controls_spoil_the_forecast_and_nothing_else(control: str) -> None:
+    """Random and momentum jumps are as long as the forecast in every tensor; a shuffled history ends where it did."""
+    network = make_network("mlp", load_task("digits"), 0)
+    vector, layout = pack(network)
+    walk = torch.randn(6, layout.size, generator=torch.Generator().manual_seed(1)).cumsum(0) + vector
+    window = Window(walk, torch.arange(6) * 10, layout)
+    plain = next(iter(make_forecaster("linear").forecast(window, [20])))
+    spoiled = next(iter(Controlled(make_forecaster("linear", history=6), control, 3).forecast(window, [20])))
+    again = next(iter(Controlled(make_forecaster("linear", history=6), control, 3).forecast(window, [20])))
+    assert torch.equal(spoiled.mean, again.mean)
+    assert not torch.allclose(spoiled.mean, plain.mean)
+    member = next(iter(make_forecaster("linear", history=6).forecast(window, [20])))
+    if control == "shuffled":
+        assert not torch.allclose(spoiled.mean, member.mean)
+        return
+    for spec in layout:
+        span = slice(spec.offset, spec.offset + spec.numel)
+        lengths = [(item.mean[span] - window.last[span]).norm() for item in (member, spoiled)]
+        torch.testing.assert_close(lengths[0], lengths[1])
+    if control == "momentum":
+        span = slice(0, next(iter(layout)).numel)
+        cosine = torch.cosine_similarity(
+            spoiled.mean[span] - window.last[span], window.last[span] - window.values[-2][span], dim=0
+        )
+        assert float(cosine) == pytest.approx(1.0, abs=1e-4)
+
+
+def ran(name: str, change: Callable[[dict[str, float]], None] | None = None) -> dict[str, Any]:
+    """A real run of 60 steps on the digits."""
+    method = METHODS[name]
+    settings = {"rate": 0.01, **(method.trials(0, 1)[0] if method.choices else {}), **method.fixed}
+    if change is not None:
+        change(settings)
+    return run_entry(Entry(TINY, method, settings, 0), load_task("digits"))
+
+
+def test_runs_give_curves_in_every_way_of_counting() -> None:
+    """A run learns, is measured at its begin and end, and everything but the loss only grows."""
+    result = ran("adamw_linear", lambda settings: settings.update(rate=0.01))
+    curve = result["curve"]
+    assert [len(row) for row in curve] == [len(COLUMNS)] * len(curve)
+    assert (curve[0][0], curve[-1][0]) == (0, 60)
+    for column in range(4):
+        values = [row[column] for row in curve]
+        assert values == sorted(values)
+    assert curve[-1][5] < 0.5 * curve[0][5]
+    assert all(row[4] > 0 for row in curve)
+    assert not result["diverged"]
+    again = ran("adamw_linear", lambda settings: settings.update(rate=0.01))
+    assert [row[5] for row in again["curve"]] == [row[5] for row in curve]
+    wild = ran("sgd_one_cycle", lambda settings: settings.update(rate=1e6))
+    assert wild["diverged"]
+
+
+@pytest.mark.parametrize("name", ["ema", "verified_linear", "blind_linear", "control_oracle"])
+def test_methods_run(name: str) -> None:
+    """Averages, jumps and the oracle run, and those that jump say how their jumps ended."""
+    result = ran(name, lambda settings: settings.update(rate=0.01))
+    # A jump far along a noisy line hurts, and nothing stops it where it is blind.
+    assert result["curve"][-1][5] < result["curve"][0][5] * (10 if name == "blind_linear" else 1)
+    assert bool(result["jumps"]["outcomes"]) == (name in ("verified_linear", "blind_linear"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_all_methods_run(name: str) -> None:
+    """Every recipe trains the digits for 60 steps without an error."""
+    if METHODS[name].optimizer == "schedule_free":
+        pytest.importorskip("schedulefree")
+    if METHODS[name].optimizer in ("adan", "adamp"):
+        pytest.importorskip("pytorch_optimizer")
+    assert math.isfinite(ran(name)["curve"][-1][5])
+
+
+def test_an_average_is_evaluated_and_training_goes_on_from_the_weights() -> None:
+    """With an average the training trajectory is that without it; only what is measured differs, and it is charged."""
+    plain = ran("adamw_constant", lambda settings: settings.update(rate=0.01))
+    averaged = ran("ema", lambda settings: settings.update(rate=0.01, decay=0.0))
+    assert [row[5] for row in averaged["curve"]] == pytest.approx([row[5] for row in plain["curve"]], rel=1e-4)
+    smooth = ran("ema", lambda settings: settings.update(rate=0.01, decay=0.9))
+    assert [row[5] for row in smooth["curve"][2:]] != [row[5] for row in plain["curve"][2:]]
+
+
+def test_a_gauge_changes_nothing() -> None:
+    """The gauge works on a copy: the network keeps its weights and gets no gradients."""
+    task = load_task("digits")
+    network = make_network("mlp", task, 0)
+    before = [value.clone() for value in trained(network)]
+    assert Gauge(network, (task.train.inputs[:8], task.train.labels[:8]))() > 0
+    assert all(torch.equal(own, other) for own, other in zip(trained(network), before, strict=True))
+    assert all(value.grad is None for value in network.parameters())
+    assert len(spread(task.test, 30).labels) == 30
+    assert len(spread(task.test, 10_000).labels) == 400
+    assert RaceClock.__doc__ is not None
