@@ -22,6 +22,7 @@ from jsonargparse import (
 )
 from typing_extensions import override
 
+from .characterize_options import CharacterizeOptions
 from .errors import ExperimentError, OptionError
 from .fit_options import FitOptions, ScoreOptions
 from .graph_options import GraphOptions
@@ -54,7 +55,7 @@ class Command:
     """
 
     name: str
-    options: type[Options] | type[FitOptions] | type[ScoreOptions] | type[GraphOptions]
+    options: type[Options] | type[FitOptions] | type[ScoreOptions] | type[GraphOptions] | type[CharacterizeOptions]
     module: str
     first: str | None = None
 
@@ -67,6 +68,7 @@ COMMANDS = (
     Command("score", ScoreOptions, "score"),
     Command("compare", CompareOptions, "compare"),
     Command("race", RaceOptions, "race"),
+    Command("characterize", CharacterizeOptions, "characterize", first="trajectory"),
     Command("graph", GraphOptions, "graph", first="module"),
     Command("report", ReportOptions, "report"),
 )
@@ -137,7 +139,9 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[Command, Options | FitOptions | ScoreOptions | GraphOptions]:
+def parse(
+    argv: Sequence[str] | None = None,
+) -> tuple[Command, Options | FitOptions | ScoreOptions | GraphOptions | CharacterizeOptions]:
     """What a command line asks for.
 
     Raises:

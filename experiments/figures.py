@@ -1,15 +1,18 @@
 """The figures of the report. Each takes checked plain data, writes PATH.png and PATH.svg, and returns the former."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from .measures import RAW_PREDICTOR, REFERENCE_FORECASTER, REFERENCE_PREDICTOR, Data
 from .plotting import (
     BLUE,
+    GREEN,
     GREY,
     INK,
     MAX_LINES,
@@ -37,6 +40,7 @@ __all__ = [
     "skill_by_horizon",
 ]
 
+REGIME_COLORS = {"chaotic": VERMILION, "transition": GREY, "stable": GREEN}
 HOLLOW = ("s", "^", "o", "D", "v", "P", "X", "p", "<", ">", "h")  # markers of references
 FLOOR = -1.0  # skills below are drawn at the bottom edge, so that one wild forecaster does not flatten the others
 CEILING = 0.3  # more bits than that above the reference are drawn there, for the same reason
@@ -46,6 +50,8 @@ NOTE: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9, "color": 
 
 def loss_curve(curve: Sequence[Sequence[Any]], jumps: Sequence[Data], path: str | Path) -> Path:
     """Training loss over optimiser steps, with a running median; jumps marked by what became of them.
+
+    Behind the curve stand the regimes in which the opportunities to jump came, where they are known.
 
     Args:
         curve: `[step, loss]` points.
@@ -67,6 +73,7 @@ def loss_curve(curve: Sequence[Sequence[Any]], jumps: Sequence[Data], path: str 
         if np.nanmin(losses) > 0 and np.nanmax(losses) > 20 * np.nanmin(losses):
             axes.set_yscale("log")
             plain_log_ticks(axes.yaxis)
+        _draw_regimes(axes, jumps, float(steps[-1]))
         for stage, (color, marker) in JUMP_LOOK.items():
             at = [jump["step"] for jump in jumps if jump_stage(jump) == stage and stage != "not proposed"]
             if at:
@@ -74,6 +81,16 @@ def loss_curve(curve: Sequence[Sequence[Any]], jumps: Sequence[Data], path: str 
                 axes.plot(at, heights, marker, color=color, markersize=8, label=f"jump {stage}")
         axes.legend()
         return save(figure, path)
+
+
+def _draw_regimes(axes: Axes, jumps: Sequence[Data], end: float) -> None:
+    """A band from each opportunity whose regime is known to the next one of them; one legend entry a regime."""
+    known = [(float(jump["step"]), str(jump["regime"])) for jump in jumps if jump.get("regime") in REGIME_COLORS]
+    seen: set[str] = set()
+    for (step, regime), (until, _) in pairwise([*known, (end, "")]):
+        name = "_nolegend_" if regime in seen else f"{regime} regime"
+        axes.axvspan(step, until, color=REGIME_COLORS[regime], alpha=0.12, linewidth=0, zorder=0, label=name)
+        seen.add(regime)
 
 
 def _running_median(values: np.ndarray) -> np.ndarray:

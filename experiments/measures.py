@@ -17,7 +17,8 @@ MIN_SKILL = 0.01  # a hundredth of persistence's error; less is called no skill
 MIN_SAVING = 0.01  # of the bits
 MIN_TIME_SAVING = 0.02  # of the seconds, whose noise is larger
 KEPT = "kept"
-NOT_PROPOSED = ("no_history", "no_forecaster", "cooling_down")  # names of `Outcome`, which only the tests import
+# Names of `Outcome`, which only the tests import.
+NOT_PROPOSED = ("no_history", "no_forecaster", "cooling_down", "over_budget")
 JUMP_ACTIVITIES = (
     "recording",
     "fitting",

@@ -6,9 +6,10 @@ from typing import Literal
 from .errors import OptionError
 from .option_checks import require_above, require_at_least, require_folder, require_horizons, require_some
 
-TaskName = Literal["digits", "fashion_mnist", "teacher", "shakespeare"]
-NetworkName = Literal["mlp", "conv", "mlp_norm", "conv_norm", "transformer"]
+TaskName = Literal["digits", "fashion_mnist", "teacher", "shakespeare", "stdlib"]
+NetworkName = Literal["mlp", "conv", "mlp_norm", "conv_norm", "conv_batch_norm", "transformer"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
+InitName = Literal["default", "normal", "uniform", "orthogonal", "delta_orthogonal"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 StreamName = Literal["weights", "gradients", "updates", "exp_avg", "exp_avg_sq"]
 LoggerName = Literal["wandb", "csv", "none"]
@@ -28,6 +29,7 @@ ReferenceName = Literal[
     "dithered",
 ]
 TargetMetric = Literal["accuracy", "loss"]
+MAX_TRIALS = 9  # with three horizons on top, a method gets twelve at most
 MAX_CORPUS_RUNS = 1000  # of one task; their seeds are 1000 times the corpus' own and counted on from there
 
 
@@ -46,6 +48,7 @@ class RecordOptions:
         optimizer: the rule that turns gradients into steps.
         learning_rate: its learning rate, before the schedule.
         schedule: how the learning rate changes over the run; linear and cosine end at zero.
+        init: how the weights begin; default is PyTorch's scheme.
         seed: of the initial weights and of the order of the batches.
         every: optimiser steps between recorded rows of weights.
         gradient_every: optimiser steps between recorded gradients; 1 if a codec is to be tried on them.
@@ -71,6 +74,7 @@ class RecordOptions:
     optimizer: OptimizerName = "adam"
     learning_rate: float = 0.003
     schedule: ScheduleName = "constant"
+    init: InitName = "default"
     seed: int = 0
     every: int = 10
     gradient_every: int = 1
@@ -243,6 +247,10 @@ class RaceOptions:
         every: optimiser steps between recorded rows of weights.
         jump_every: optimiser steps between proposals.
         horizons: how far ahead a jump may go, in optimiser steps.
+        methods: run a grid of these methods instead, tuned and raced on `problems`; [] for the race above.
+        problems: what the grid is run on, each with its own network, batches and steps.
+        trials: of the settings of one of the grid's methods, tuned by successive halving.
+        work_seconds: no run of the grid begins later than this; null for no limit. Called again, it goes on.
         logger: where metrics go besides the result file.
         wandb_mode: offline needs no account; a run can be sent later with `wandb sync`.
         progress: whether to show a progress bar.
@@ -266,6 +274,10 @@ class RaceOptions:
     every: int = 2
     jump_every: int = 10
     horizons: tuple[int, ...] = (2, 4, 8, 16)
+    methods: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ("fm16", "fm_mlp")
+    trials: int = 8
+    work_seconds: float | None = None
     logger: LoggerName = "wandb"
     wandb_mode: WandbMode = "offline"
     progress: bool = True
@@ -283,6 +295,13 @@ class RaceOptions:
         if self.target_metric == "accuracy" and self.target > 1:
             raise OptionError(f"`target` must be a share of at most 1 for accuracy, got {self.target}.")
         require_horizons(self.horizons)
+        require_some("problems", self.problems)
+        if self.methods:
+            require_some("methods", self.methods)
+        if not 1 <= self.trials <= MAX_TRIALS:
+            raise OptionError(f"`trials` must lie within 1 and {MAX_TRIALS}, got {self.trials}.")
+        if self.work_seconds is not None:
+            require_above("work_seconds", self.work_seconds, 0)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..forecast.coordinates import PCACoordinates
 from ..models.threads import one_thread
 from .classifier import evaluate
 from .figures import loss_curve, pca_path
+from .initialisation import initialise
 from .options import RecordOptions
 from .results import require_new, write_result
 from .run_logger import finish, log_figure, make_logger
@@ -45,9 +46,10 @@ def run(options: RecordOptions) -> None:
         options.seed,
         options.width,
     )
+    initialise(module.network, options.init, options.seed)
     cadence = {name: options.gradient_every if name == "gradients" else options.every for name in options.streams}
     facts = RunFacts(**{field.name: getattr(options, field.name) for field in fields(RunFacts)})
-    recorder = TrajectoryRecorder(out / TRAJECTORY, cadence, options.streams, asdict(facts))
+    recorder = TrajectoryRecorder(out / TRAJECTORY, cadence, options.streams, asdict(facts) | {"init": options.init})
     online = None
     if options.forecasters:
         online = OnlineForecaster(

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import report_html as web
 from . import verdicts
+from .characterize_report import characterize_section
 from .figures import jump_timeline, ledger_bars, loss_curve, pca_path, race_curves, rate_distortion, skill_by_horizon
 from .report_corpus import corpus_section
 from .report_forecasters import fit_section, score_section
@@ -39,6 +40,7 @@ def make_page(results: Sequence[Result], folder: Path) -> str:
         "fit": fit_section,
         "score": score_section,
         "compare": _compare,
+        "characterize": characterize_section,
         "race": _race,
     }
     for index, result in enumerate(results):
@@ -228,7 +230,7 @@ def _race(result: Result, results: Sequence[Result], folder: Path) -> list[str]:
 
 
 def _jump_table(jumps: Sequence[Mapping[str, Any]]) -> str:
-    columns = ["outcome", "step", "horizon", "loss before", "loss after", "margin"]
+    columns = ["outcome", "step", "horizon", "loss before", "loss after", "margin", "credited steps", "regime"]
     rows = [
         [
             str(jump.get("meaning", jump["outcome"])),
@@ -237,6 +239,8 @@ def _jump_table(jumps: Sequence[Mapping[str, Any]]) -> str:
             web.number(jump["loss_before"], ".4f"),
             web.number(jump["loss_after"], ".4f"),
             web.number(jump["margin"], "+.2g"),
+            web.number(jump["credited"], "+.3g"),
+            str(jump["regime"]),
         ]
         for jump in jumps[:MAX_JUMP_ROWS]
     ]

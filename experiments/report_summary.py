@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import verdicts
+from .characterize_measures import streams
+from .characterize_verdicts import advice
+from .characterize_verdicts import headline as characterized
 from .fit_verdicts import fitted
 from .measures import REFERENCE_ARM, last_scores
 from .results import Result
@@ -48,6 +51,11 @@ def summary(results: Sequence[Result]) -> list[Section]:
             sections.append(Section(title, verdicts.skill(result.data["skill"])))
         title = titled("Which front-end needs the fewest bits", result, results)
         sections.append(Section(title, verdicts.codec(result.data)))
+    for result in of_kind(results, "characterize"):
+        found = streams(result.data)
+        sentences = [characterized(result.data, stream) for stream in found]
+        sentences += [sentence for stream in found for sentence in advice(result.data, stream)]
+        sections.append(Section(titled("What the streams are like", result, results), sentences))
     for result in of_kind(results, "race"):
         arms = jumping_arms(result.data)
         entries = [jump for arm in arms for jump in arm["jumps"]]
@@ -61,6 +69,11 @@ def conclusion(results: Sequence[Result]) -> str:
     """What paid, or that nothing did; first, where forecasters were scored, which of them beat the closed forms."""
     compares, races = (of_kind(results, kind) for kind in ("compare", "race"))
     sentences = [headline(result.data) for result in of_kind(results, "score")]
+    sentences += [
+        characterized(result.data, stream)
+        for result in of_kind(results, "characterize")
+        for stream in streams(result.data)
+    ]
     if compares or races or not sentences:
         sentences.append(verdicts.conclusion([result.data for result in compares], [result.data for result in races]))
     return " ".join(sentences)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..forecast import Case, Forecaster, Trajectory, cases
-from ..forecast.cases import cadence
+from ..forecast.case import cadence
 from .errors import OptionError
 from .run_graphs import graph_of_run
 from .runs import RecordedRun, open_run

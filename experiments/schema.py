@@ -74,7 +74,11 @@ LEDGER = Named(
 JUMPS = Items(
     Record(
         {"step": COUNT, "horizon": COUNT, "outcome": TEXT, "margin": NUMBER},
-        {"loss_before": (NUMBER, None), "loss_after": (NUMBER, None), "wall_seconds": (NUMBER, None)},
+        {
+            **{name: (NUMBER, None) for name in ("loss_before", "loss_after", "wall_seconds", "credited")},
+            "step_scale": (NUMBER, 1.0),
+            "regime": (TEXT, ""),
+        },
     )
 )
 FINAL = Record({}, {"train_loss": (NUMBER, None), "test_loss": (NUMBER, None), "test_accuracy": (NUMBER, None)})
@@ -332,6 +336,81 @@ SCORE = Record(
     },
     {"options": (OPTIONS, {}), "fit_in_run": (FLAG, False), "attribution": (MAYBE_TEXT, None)},
 )
+_PLACE = {"run": COUNT, "stream": TEXT}
+_PHASE = {**_PLACE, "phase": TEXT}
+CHARACTERIZE = Record(
+    {
+        "nmse": NUMBER,
+        "runs": Items(
+            Record(
+                {"folder": TEXT, "num_parameters": COUNT},
+                {
+                    **{name: (MAYBE_TEXT, None) for name in ("task", "network", "optimizer", "init")},
+                    "batch_size": (MAYBE_COUNT, None),
+                    "learning_rate": (NUMBER, None),
+                },
+            )
+        ),
+        "marginals": Items(
+            Record(
+                {
+                    **_PHASE,
+                    **{name: TEXT for name in ("group", "name", "best")},
+                    "size": COUNT,
+                    **{name: NUMBER for name in ("gap", "p_gaussian", "p_best")},
+                    **{name: NUMBER for name in ("kurtosis", "beyond", "zeros", "top_energy")},
+                    "bits": Named(NUMBER),
+                },
+                {"rms": (NUMBER, None), "shapes": (Named(NUMBER), {})},
+            )
+        ),
+        "scales": Items(
+            Record(
+                {**_PHASE, "level": TEXT, "best": TEXT}
+                | {name: NUMBER for name in ("gaussian_bits", "best_bits", "gap", "kurtosis", "rate")}
+            )
+        ),
+        "time": Items(
+            Record(
+                {**_PHASE, **{name: NUMBER for name in ("momentum", "nmse", "bits")}}
+                | {name: NUMBER for name in ("noise_batch", "noise_predicted", "noise_measured")}
+                | {
+                    "lags": Items(Record({"lag": COUNT, "cosine": NUMBER, "spread": NUMBER, "autocorrelation": NUMBER}))
+                },
+                {name: (NUMBER, None) for name in ("own_update", "last_update")},
+            )
+        ),
+        "space": Items(
+            Record(
+                {**_PHASE, **{name: Named(NUMBER) for name in ("magnitude", "sign", "value")}}
+                | {name: NUMBER for name in ("rank_one", "value_bits", "sign_bits")}
+            )
+        ),
+        "drift": Items(
+            Record(
+                {**_PLACE, "tensor": TEXT, "kind": TEXT, "size": COUNT, "scales": Named(NUMBER)}
+                | {"octaves": NUMBER, "bits": NUMBER}
+            )
+        ),
+        "advice": Items(
+            Record(
+                {**_PLACE, "setting": TEXT, "config": OPTIONS}
+                | {name: NUMBER for name in ("mean_bits", "scale_bits", "neighbours")}
+            )
+        ),
+        "checks": Items(
+            Record(
+                {**_PLACE, "name": TEXT, "setting": TEXT, "packets": COUNT}
+                | {name: NUMBER for name in ("bits", "nmse", "seconds")}
+            )
+        ),
+        "heat": Items(Record({**_PHASE, "steps": Items(COUNT), "cosines": Items(Items(NUMBER))})),
+        "densities": Items(
+            Record({**_PHASE, "at": Items(NUMBER), "measured": Items(NUMBER), "fits": Named(Items(NUMBER))})
+        ),
+    },
+    {"options": (OPTIONS, {}), "attribution": (MAYBE_TEXT, None)},
+)
 ENVIRONMENT = Record(
     {},
     {
@@ -350,6 +429,7 @@ KINDS: Mapping[str, Record] = {
     "fit": FIT,
     "score": SCORE,
     "compare": COMPARE,
+    "characterize": CHARACTERIZE,
     "race": RACE,
 }
 
