@@ -129,6 +129,16 @@ def test_a_figure_shows_its_numbers(tmp_path: Path, drawn: list[Figure]) -> None
     assert any("worse than -1" in item.get_text() for item in texts(drawn[0]))
 
 
+def test_regimes_stand_behind_the_loss(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Each known regime is a band from its opportunity to the next, named once; unknown ones are left out."""
+    regimes = ["", "chaotic", "stable", "chaotic"]
+    jumps = [{**samples.jump(10 * step, 0, "cooling_down"), "regime": name} for step, name in enumerate(regimes, 1)]
+    figures.loss_curve([[step, 1.0] for step in range(1, 51)], jumps, tmp_path / "loss")
+    bands = [(patch.get_x(), patch.get_width()) for patch in drawn[0].axes[0].patches if isinstance(patch, Rectangle)]
+    assert bands == [(20, 10), (30, 10), (40, 10)]
+    assert [item.get_text() for item in texts(drawn[0])].count("chaotic regime") == 1
+
+
 def test_other_coders_are_drawn_apart(tmp_path: Path, drawn: list[Figure]) -> None:
     """Each reference is one dotted line through its points, in the upper panel only, as far as there is room."""
     references = [*COMPARE["references"], {"reference": "odd", "nmse": None, "bits_per_coordinate": 1.0}]

@@ -1,28 +1,49 @@
 """The README and the pages are true: their Python runs, commands exist, links lead somewhere."""
 
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
 README = PAGES[0].read_text()
 EXAMPLES = [
-    (f"{page.stem}_{number}", code)
+    pytest.param(code, id=f"{page.stem}_{number}", marks=[] if page == PAGES[0] else [pytest.mark.slow])
     for page in PAGES
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]
 
 
-@pytest.mark.parametrize(("name", "code"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
-def test_python_examples_run(name: str, code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_python_examples_run(code: str, tmp_path: Path) -> None:
     """Each Python block of the pages runs by itself in an empty folder; what it prints is something."""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{name}: {done.stderr}"
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or "print(" not in code
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    """The tutorial's commands, one after the other in one folder, end with the page that it tells to look at."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL)
+    scripts = Path(sysconfig.get_path("scripts"))
+    environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(blocks) > 3
+    assert "<html" in (tmp_path / "runs" / "page" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
