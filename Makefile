@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 INSTALL ?= -e .[test]
 DEV ?= -e .[dev]
+DOCS ?= -e .[docs]
 # Whole files of tests to each process; one thread in each, because they would wait for each other.
 SPREAD ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test slow check clean
+.PHONY: quickstart test slow check docs clean
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.installed
@@ -24,6 +25,9 @@ check: $(VENV)/.checked-tools
 	mkdir -p build/types && ln -sfn ../.. build/types/deadreckon
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
+docs: $(VENV)/.site-tools
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25"
@@ -32,6 +36,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.checked-tools: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(DEV)
+	touch $@
+
+$(VENV)/.site-tools: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(DOCS)
 	touch $@
 
 clean:

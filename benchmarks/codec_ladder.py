@@ -32,7 +32,7 @@ from codec_tables import REFERENCE, Row, Table, geometric_mean, parser_with_stre
 from record_streams import RecordedWindow, recorded_windows
 
 from deadreckon.forecast import Window
-from deadreckon.forecast.cases import Case as Exercise
+from deadreckon.forecast.case import Case as Exercise
 from deadreckon.models import Budget, fit_forecaster, make_forecaster, save_forecaster
 from deadreckon.models.fitting import FittableForecaster
 
