@@ -182,7 +182,7 @@ def test_hold_instead_of_a_forecaster_changes_the_numbers(recorded: Path, tmp_pa
     jumps_linear = _race(tmp_path / "c", forecaster="linear")["arms"][1]["jumps"]
     jumps_hold = _race(tmp_path / "d", forecaster="hold")["arms"][1]["jumps"]
     assert any(jump["loss_after"] is not None for jump in jumps_linear)
-    assert all(jump["outcome"] in ("untrusted", "cooling_down", "no_history") for jump in jumps_hold)
+    assert all(jump["outcome"] in ("untrusted", "cooling_down", "no_history", "over_budget") for jump in jumps_hold)
 
 
 def test_what_race_says_follows_from_its_curves(tmp_path: Path) -> None:
