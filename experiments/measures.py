@@ -197,10 +197,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class RaceGain:
-    """An arm of a race against the one without jumps, over the seeds where both reached the target."""
+    """An arm of a race against the one without jumps, over the seeds where both reached the target.
+
+    Attributes:
+        arm: its name.
+        pairs: one for each seed.
+        num_kept: jumps that were kept, over all seeds.
+    """
 
     arm: str
     pairs: tuple[Pair, ...]
+    num_kept: int
 
     @property
     def complete(self) -> tuple[Pair, ...]:
@@ -237,8 +244,8 @@ class RaceGain:
 
     @property
     def paid(self) -> bool:
-        """Whether jumping saved more than noise on average, and lost no seed."""
-        return not self.lost and self.saving >= MIN_TIME_SAVING
+        """Whether jumping saved more than noise on average, and lost no seed; without a jump any saving is noise."""
+        return self.num_kept > 0 and not self.lost and self.saving >= MIN_TIME_SAVING
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -263,5 +270,6 @@ def race_gains(race: Data) -> list[RaceGain]:
             )
             for arm, other in ((arm, reference[arm["seed"]]) for arm in arms)
         ]
-        gains.append(RaceGain(name, tuple(sorted(pairs, key=lambda pair: pair.seed))))
+        kept = sum(jump["outcome"] == KEPT for arm in arms for jump in arm["jumps"])
+        gains.append(RaceGain(name, tuple(sorted(pairs, key=lambda pair: pair.seed)), kept))
     return gains

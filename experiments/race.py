@@ -108,6 +108,7 @@ def run(options: RaceOptions) -> None:
     task = load_task(options.task, options.data)
     if options.jump_every % options.every:
         raise OptionError(f"`jump_every` must be a multiple of `every` {options.every}, got {options.jump_every}.")
+    require_new(out / "result.json")
     for seed in options.seeds:
         require_new(out / f"{JUMPS}_{seed}")
     logger = make_logger(options.logger, out, "race", asdict(options), options.wandb_mode)
@@ -206,9 +207,10 @@ _LEDGERED = (TrajectoryRecorder, OnlineForecaster, SkipAhead)
 
 def _helpers(options: RaceOptions, task: TaskData, folder: Path) -> tuple[list[pl.Callback], SkipAhead]:
     """The callbacks of the arm that jumps."""
-    helpers: list[pl.Callback] = [TrajectoryRecorder(folder, options.every)]
+    helpers: list[pl.Callback] = []
     learned = not make_forecaster(options.forecaster).fitted
     if learned:
+        helpers.append(TrajectoryRecorder(folder, options.every))
         horizons = [horizon for horizon in options.horizons if horizon % options.every == 0]
         # No limit on its share, so that a race can be run again; what fitting costs is charged in any case.
         helpers.append(
@@ -223,6 +225,7 @@ def _helpers(options: RaceOptions, task: TaskData, folder: Path) -> tuple[list[p
         probe=probe,
         batches=sequential_batches(task.verify, VERIFY_BATCH),
         batch_size=options.batch_size,
+        spacing=None if learned else options.every,  # rows of its own cost less than a recorder
     )
     helpers.append(skip_ahead)
     return helpers, skip_ahead

@@ -236,6 +236,8 @@ def _race_verdict(gain: RaceGain) -> str:
     steps = "in optimiser steps, which leave out what a jump costs, {:.0f} against {:.0f}".format(*gain.mean_steps)
     means = f"{seconds(with_jumps)} against {seconds(without)} on average; {steps}"
     num_pairs = len(gain.complete)
+    if not gain.num_kept:
+        return f"It cannot have paid, as no jump was kept: what differs is what trying cost, and noise. {means}."
     if abs(gain.saving) < MIN_TIME_SAVING:
         return f"It made no difference beyond noise: {means}."
     if gain.saving < 0:
@@ -275,6 +277,8 @@ def _race_phrase(gain: RaceGain) -> str:
         return "the target was missed"
     if not gain.complete:
         return "the target was not reached both ways"
+    if not gain.num_kept:
+        return "no jump was kept"
     if abs(gain.saving) < MIN_TIME_SAVING:
         return "no difference beyond noise"
     more = "fewer" if gain.saving > 0 else "more"

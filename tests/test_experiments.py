@@ -207,7 +207,7 @@ def test_what_race_says_follows_from_its_curves(tmp_path: Path) -> None:
             assert not arm["jumps"]
             assert columns[3] == columns[0]
         else:
-            assert {"recording", "forecasting", "verifying"} <= set(ledger.activities)
+            assert {"reading history", "forecasting", "verifying"} <= set(ledger.activities)
             assert columns[3][-1] == pytest.approx(60 + ledger.total.gradient_equivalents)
             # No cost hides: what the ledger holds is part of what the run is charged.
             assert ledger.total.cpu_seconds < columns[1][-1]
@@ -227,7 +227,7 @@ def test_the_race_is_fair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     def slow_evaluate(module: Any, split: Any) -> Any:
         measured.append(split)
-        end = time.process_time() + 0.05
+        end = time.process_time() + 0.1
         while time.process_time() < end:
             pass
         return evaluate(module, split)
@@ -241,8 +241,8 @@ def test_the_race_is_fair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {id(split) for split in verified} == {id(task.verify)}
     assert trained[-4:-2] == trained[-2:]
     for arm in data["arms"]:
-        assert arm["curve"][-1][1] < 0.05 * len(arm["curve"])
-        assert arm["curve"][-1][2] < 0.05 * len(arm["curve"])
+        assert arm["curve"][-1][1] < 0.1 * len(arm["curve"])
+        assert arm["curve"][-1][2] < 0.1 * len(arm["curve"])
 
 
 def test_a_run_that_diverged_is_a_result_too(tmp_path: Path) -> None:
@@ -293,6 +293,10 @@ def test_what_cannot_be_done_is_refused(recorded: Path, tmp_path: Path) -> None:
         _record(recorded)
     assert (recorded / "result.json").read_bytes() == before
     (tmp_path / "raced" / "jumps_0").mkdir(parents=True)
+    with pytest.raises(OptionError, match="exists already"):
+        _race(tmp_path / "raced")
+    (tmp_path / "raced" / "jumps_0").rmdir()
+    (tmp_path / "raced" / "result.json").write_text("{}")
     with pytest.raises(OptionError, match="exists already"):
         _race(tmp_path / "raced")
     assert [path.name for path in tmp_path.iterdir()] == ["raced"]

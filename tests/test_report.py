@@ -301,6 +301,16 @@ def test_a_gain_in_some_seeds_only_is_called_weak() -> None:
     assert verdicts.race(race)[1].startswith("It paid on average, but only in 2 of 3 seeds, which is weak evidence")
 
 
+def test_without_a_kept_jump_nothing_paid() -> None:
+    """Half the CPU seconds count for nothing where every jump was rejected: the clock did that."""
+    race = checked("race", samples.race(100, 0.002))
+    for arm in race["arms"]:
+        for jump in arm["jumps"]:
+            jump["outcome"] = "not_better"
+    assert verdicts.race(race)[1].startswith("It cannot have paid, as no jump was kept")
+    assert verdicts.conclusion([], [race]) == "Nothing paid: not jumping ahead (no jump was kept)."
+
+
 def test_when_nothing_paid_it_is_said() -> None:
     """Without bits or seconds saved the conclusion is that nothing paid."""
     compare = checked("compare", samples.compare())
