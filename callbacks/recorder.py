@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
@@ -39,8 +37,6 @@ from .recorder_store import RecordingStore, load_rank, save_rank
 from .recorder_support import require_recordable, require_unscaled
 from .recorder_window import newest_window
 from .support import find_callback
-
-_Row = NDArray[np.float32] | None
 
 
 class TrajectoryRecorder(pl.Callback):
@@ -310,6 +306,8 @@ class TrajectoryRecorder(pl.Callback):
         """Charge what the writing thread has done since the last time."""
         assert self._store is not None  # or there is no writer
         cpu, commits = self._store.writer.cpu_seconds, self._store.writer.num_commits
+        if not cpu:
+            return  # there is no such thread: small rows are written, and charged, by the training thread
         self.ledger.add("writing", Cost(0.0, max(0.0, cpu - self._settled[0]), commits - self._settled[1]))
         self._settled = (cpu, commits)
 

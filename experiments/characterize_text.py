@@ -1,7 +1,6 @@
 """The text about a characterisation: Markdown of verdicts and tables."""
 
-from collections.abc import Sequence
-
+from . import markdown
 from .characterize_advice import DEFAULT, RECOMMENDED, SCALES, TABLES
 from .characterize_marginals import FAMILIES
 from .characterize_measures import (
@@ -92,7 +91,7 @@ def family_table(data: Data, stream: str) -> str:
                 excess = [row["bits"][family] - min(row["bits"].values()) for row in own]
                 cells.append(_number(sum(excess) / len(excess)))
             table.append(cells)
-    return markdown(["bits more than the best", *(name.replace("_", " ") for name in FAMILIES)], table)
+    return markdown.table(["bits more than the best", *(name.replace("_", " ") for name in FAMILIES)], table)
 
 
 def scale_table(data: Data, stream: str) -> str:
@@ -105,7 +104,7 @@ def scale_table(data: Data, stream: str) -> str:
         cells = [best.mean if best else None, gap.middle if gap else None, rate.mean if rate else None]
         table.append([level, *(_number(value) for value in cells)])
     heads = ["scale known by", "bits", "left from Gaussian (median)", f"Gaussian's bits at error {data['nmse']:g}"]
-    return markdown(heads, table)
+    return markdown.table(heads, table)
 
 
 def kind_table(data: Data, stream: str) -> str:
@@ -119,7 +118,9 @@ def kind_table(data: Data, stream: str) -> str:
             f"{found.mean:.{digits}g}" if found else NONE for found, digits in zip(means, (2, 3, 2, 2, 3), strict=True)
         ]
         table.append([*key, *texts])
-    return markdown(["kind", "phase", "bits from Gaussian", "kurtosis", "zeros", "top 1 % energy", "rms"], table, 2)
+    return markdown.table(
+        ["kind", "phase", "bits from Gaussian", "kurtosis", "zeros", "top 1 % energy", "rms"], table, 2
+    )
 
 
 def check_table(data: Data, stream: str) -> str:
@@ -130,7 +131,7 @@ def check_table(data: Data, stream: str) -> str:
         if own:
             found = [span([row[key] for row in own]) for key in ("bits", "nmse", "seconds")]
             table.append([name, *(f"{item.mean:.3f}" if item else NONE for item in found)])
-    return markdown(["settings", "bits", "error", "seconds a packet"], table) if table else ""
+    return markdown.table(["settings", "bits", "error", "seconds a packet"], table) if table else ""
 
 
 def run_table(data: Data) -> str:
@@ -157,32 +158,7 @@ def run_table(data: Data) -> str:
                 table.append([stream_name(stream), *cells, *(_number(column.get(number)) for column in columns)])
     heads = ["stream", "task", "network", "optimiser", "batch", "init", "kurtosis", "bits from Gaussian"]
     heads += ["scale saves", "shape saves", "cosine", "mean saves", "neighbours", "default bits", "recommended bits"]
-    return markdown(heads, table, 6)
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], num_text: int = 1) -> str:
-    """A Markdown table whose columns line up.
-
-    Args:
-        columns: headings.
-        rows: cells.
-        num_text: columns from the left that are text; the rest are numbers.
-    """
-    cells = [[" ".join(str(text).replace("|", "/").split()) for text in row] for row in (columns, *rows)]
-    widths = [max(3, *(len(row[index]) for row in cells)) for index in range(len(columns))]
-    lines = [
-        "| "
-        + " | ".join(
-            text.ljust(width) if index < num_text else text.rjust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = "".join(
-        "|" + ("-" * (width + 2) if index < num_text else "-" * (width + 1) + ":") for index, width in enumerate(widths)
-    )
-    return "\n".join([lines[0], rule + "|", *lines[1:]])
+    return markdown.table(heads, table, 6)
 
 
 def _number(value: float | None) -> str:

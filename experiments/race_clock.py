@@ -13,20 +13,15 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from ..forecast import Ledger
+from ..forecast.jump.batch_norm import norm_buffers, reestimate_statistics
 from .classifier import Batch, evaluate
 from .race_averages import Average, holding
 from .tasks import Split
+from .training import Ledgered
 
 COLUMNS = ("step", "cpu_seconds", "wall_seconds", "gradient_evaluations", "gauge_seconds", "loss", "accuracy")
 GAUGE_SECONDS = 0.015  # a gauge lasts about so long
 NORM_BATCHES = 20  # training batches that BatchNorm statistics of evaluated weights are estimated on
-
-
-class Ledgered(Protocol):
-    """Whatever keeps an account of what it costs."""
-
-    ledger: Ledger
 
 
 class Free(Protocol):
@@ -161,17 +156,17 @@ class RaceClock(pl.Callback):
     @contextmanager
     def _fresh_norms(self, module: nn.Module) -> Iterator[None]:
         """BatchNorm statistics of the weights inside now, instead of those that were gathered in training."""
-        norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-        if not norms:
+        buffers = norm_buffers(module)
+        if not buffers:
             yield
             return
-        kept = [value.clone() for value in module.buffers()]
+        kept = [value.clone() for value in buffers]
         self._extra += len(self._norm_batches) / 3  # a forward pass is about a third of a forward and a backward one
-        estimate_norms(module, self._norm_batches)
+        reestimate_statistics(module, self._norm_batches)
         try:
             yield
         finally:
-            for value, saved in zip(module.buffers(), kept, strict=True):
+            for value, saved in zip(buffers, kept, strict=True):
                 value.copy_(saved)
 
 
@@ -187,26 +182,6 @@ def in_evaluation(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         switch_back()
-
-
-@torch.no_grad()
-def estimate_norms(module: nn.Module, batches: Sequence[Batch]) -> None:
-    """Set BatchNorm's running means and variances to their plain means over some batches."""
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-    momenta = [part.momentum for part in norms]
-    modes = [(part, part.training) for part in module.modules()]
-    for part in norms:
-        part.reset_running_stats()
-        part.momentum = None  # the plain mean
-    module.train()
-    try:
-        for inputs, _ in batches:
-            module(inputs)
-    finally:
-        for part, momentum in zip(norms, momenta, strict=True):
-            part.momentum = momentum
-        for part, mode in modes:
-            part.training = mode
 
 
 def spread(split: Split, count: int) -> Split:

@@ -95,13 +95,15 @@ def _zoom(axes: Axes, arms: Sequence[Data], target: Data) -> None:
 def ledger_bars(ledger: Data, run_seconds: float | None, path: str | Path) -> Path:
     """Wall-clock seconds by activity, longest first, with their share of the runs they belong to.
 
+    Activities of another thread, which took none of the run's own time, are left out.
+
     Args:
         ledger: activities with `wall_seconds`.
         run_seconds: of these runs together, where known; what no activity took is shown as training.
         path: where, without a suffix.
     """
     costs = {label(name): finite(cost["wall_seconds"]) for name, cost in ledger.items()}
-    costs = {name: value for name, value in costs.items() if value == value}
+    costs = {name: value for name, value in costs.items() if value > 0}
     total = finite(run_seconds)
     rest = total - sum(costs.values())
     if rest > 0:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import report_html
+from . import markdown, report_html
 from .bootstrap import Estimate
 from .files import write_whole
 from .options import RaceOptions
@@ -229,8 +229,7 @@ def as_markdown(sections: Sequence[tuple[str, Any]]) -> str:
             parts += [f"* {sentence}" for sentence in content]
         else:
             columns, rows = content
-            parts.append(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-            parts += [f"| {' | '.join(row)} |" for row in rows]
+            parts.append(markdown.table(columns, rows))
         parts.append("")
     return "\n".join(parts)
 

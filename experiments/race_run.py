@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from ..callbacks import SkipAhead, TrajectoryRecorder
 from ..forecast import Forecaster, Ledger
-from ..forecast.jump import JumpPolicy
+from ..forecast.jump import JumpPolicy, nino_schedule
 from ..models import load_pretrained, make_forecaster
 from .classifier import Batch, probe
 from .errors import OptionError
@@ -221,23 +221,21 @@ def blind_period(steps: int, row_every: int, history: int) -> int:
 def blind_schedule(steps: int, period: int, row_every: int) -> Callable[[int], int | None]:
     """NiNo's published schedule, scaled to a run's length: far jumps first, short ones at the end.
 
-    Published: every 1000 of 10,000 steps, k_i = round(linspace(sqrt(40), 1, 10)^2) fifths of a period ahead. Here a
-    period is about a tenth of the run, and no jump goes further than the forecasters know.
+    A row of `nino_schedule` is a fifth of a period, and a period about a tenth of the run; no jump goes further than
+    the forecasters know.
 
     Args:
         steps: of the run.
         period: optimiser steps between jumps.
         row_every: optimiser steps between rows; horizons are multiples of it.
     """
-    count = max(1, steps // period)
-    roots = torch.linspace(math.sqrt(PUBLISHED_FIRST), 1, count, dtype=torch.float64).tolist()
-    ahead = [round(root**2) * period // ROWS_A_PERIOD for root in roots]
-    horizons = [max(row_every, min(LONGEST, horizon) // row_every * row_every) for horizon in ahead]
+    published = nino_schedule(max(steps, period), period, PUBLISHED_FIRST, spacing=1)
 
     def horizon_at(step: int) -> int | None:
-        number, rest = divmod(step, period)
-        # Nothing can come after a jump at the very end.
-        return horizons[number - 1] if rest == 0 and 1 <= number <= count and step < steps else None
+        rows = published(step)
+        if rows is None or step >= steps:  # nothing can come after a jump at the very end
+            return None
+        return max(row_every, min(LONGEST, rows * period // ROWS_A_PERIOD) // row_every * row_every)
 
     return horizon_at
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from .errors import OptionError, ResultError
 from .files import write_whole
-from .schema import ENVIRONMENT, KINDS, check
+from .schema import ENVIRONMENT, KINDS
+from .spec import check
 
 FORMAT = "deadreckon-result"
 VERSION = 1

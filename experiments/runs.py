@@ -12,7 +12,8 @@ import numpy as np
 from ..forecast import Trajectory
 from .errors import DataError, ResultError
 from .files import write_whole
-from .schema import COUNT, FLAG, NUMBER, TEXT, Record, Scalar, check
+from .schema import COUNT, FLAG, NUMBER, TEXT
+from .spec import Record, Scalar, check
 
 TRAJECTORY = "trajectory"  # the store's folder in a run's folder
 SUMMARY = "run.json"

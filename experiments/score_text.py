@@ -1,7 +1,6 @@
 """A score as plain text: what it says first, then one table for each horizon."""
 
-from collections.abc import Sequence
-
+from . import markdown
 from .bootstrap import LEVEL
 from .measures import Data
 from .score_verdicts import CONTROL, headline, horizons_text, overall, scored, standings
@@ -16,7 +15,8 @@ def as_text(score: Data) -> str:
     parts = ["# Skill of forecasters", headline(score), *scored(score)]
     for item in standings(score):
         parts.append(f"## {horizons_text([item.horizon])} ahead")
-        parts.append(_table(*skill_table(score, item.horizon)))
+        columns, rows = skill_table(score, item.horizon)
+        parts.append(markdown.table(columns, rows, num_text=2))
     parts.append(
         "Skill is 1 - MSE / MSE of standing still, a geometric mean over runs of the ratios; in brackets its "
         f"{percent(LEVEL)} interval over runs. Error ratios: below 1 is better than the reference. Worst: the skill in "
@@ -79,26 +79,3 @@ def _number(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.0f} %"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up; the first two are text."""
-    cells = [[_cell(text) for text in row] for row in (columns, *rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    lines = [
-        "| "
-        + " | ".join(
-            text.ljust(width) if index < 2 else text.rjust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        + " |"
-        for row in cells
-    ]
-    rule = "|" + "|".join(
-        "-" * (width + 2) if index < 2 else "-" * (width + 1) + ":" for index, width in enumerate(widths)
-    )
-    return "\n".join([lines[0], rule + "|", *lines[1:]])
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "/").split())

@@ -11,7 +11,7 @@ import pytest
 from problems import small_layout
 
 from deadreckon.codec import CodecConfig
-from deadreckon.experiments import characterize, characterize_figures, report
+from deadreckon.experiments import characterize, characterize_figures, markdown, report
 from deadreckon.experiments.characterize_advice import (
     DEFAULT,
     RECOMMENDED,
@@ -29,7 +29,7 @@ from deadreckon.experiments.characterize_rows import Rows, read_phases, run_fold
 from deadreckon.experiments.characterize_run import measure_run
 from deadreckon.experiments.characterize_scales import LEVELS, Rung, ladder, water_filling
 from deadreckon.experiments.characterize_space import WAYS, Space, alike, space
-from deadreckon.experiments.characterize_text import as_text, markdown
+from deadreckon.experiments.characterize_text import as_text
 from deadreckon.experiments.characterize_time import Dependence, cross_cosine, dependence
 from deadreckon.experiments.characterize_verdicts import (
     advice,
@@ -612,7 +612,7 @@ def test_effects_compare_runs_that_differ_in_nothing_else(content: dict[str, Any
 
 def test_a_table_cell_cannot_break_its_table() -> None:
     """Bars and line ends in names are replaced."""
-    assert markdown(["a", "b"], [["x|y\nz", "1"]]).splitlines()[2] == "| x/y z |   1 |"
+    assert markdown.table(["a", "b"], [["x|y\nz", "1"]]).splitlines()[2] == "| x/y z |   1 |"
 
 
 @pytest.mark.slow

@@ -27,7 +27,8 @@ from deadreckon.experiments.errors import DataError, OptionError, ResultError
 from deadreckon.experiments.options import CorpusOptions, RecordOptions, ReportOptions
 from deadreckon.experiments.results import read_result, write_result
 from deadreckon.experiments.runs import RunSummary, find_runs, open_run, read_run, read_summary
-from deadreckon.experiments.schema import KINDS, check
+from deadreckon.experiments.schema import KINDS
+from deadreckon.experiments.spec import check
 from deadreckon.experiments.tasks import load_task
 from deadreckon.experiments.training import TrainingClock, make_classifier, train
 from deadreckon.experiments.workers import Failure

@@ -18,7 +18,7 @@ from deadreckon.forecast import Window
 from deadreckon.models import make_forecaster
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("nino_compare", "nino_runs")
+NAMES = ("nino_compare", "nino_runs", "nino_tables")
 LAYOUT = small_layout({"a.weight": (4, 3), "a.bias": (4,), "b.weight": (2, 4), "b.bias": (2,)})
 FACTS = RunFacts(
     task="digits",
@@ -48,10 +48,16 @@ def scripts() -> Any:
 def compare(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The comparison, for runs of 80 steps."""
     settings = {"HORIZONS": (10, 20), "MOMENTS": (40, 50), "CURVE_FROM": 10, "CURVE_EVERY": 10, "SAMPLES": 50}
-    settings["OURS"] = {10: "ours", 20: "ours"}
     for name, value in settings.items():
         monkeypatch.setattr(scripts.nino_compare, name, value)
     return scripts.nino_compare
+
+
+@pytest.fixture
+def tables(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The tables, for a forecaster of another name."""
+    monkeypatch.setattr(scripts.nino_tables, "OURS", "ours")
+    return scripts.nino_tables
 
 
 def test_the_runs_of_the_two_sets_are_different_ones(scripts: Any) -> None:
@@ -111,13 +117,13 @@ def test_shuffled_edges_do_not_matter_to_who_does_not_look_at_them(compare: Any)
         torch.testing.assert_close(one[1], other[1])
 
 
-def test_an_interval_says_what_it_says(compare: Any) -> None:
+def test_an_interval_says_what_it_says(tables: Any) -> None:
     """Better below 1, non-inferior below 1.05, worse above; nothing where runs are too few."""
     cases = {(0.8, 0.99): "better", (0.9, 1.05): "non-inferior", (0.9, 1.06): "open", (1.01, 1.2): "worse"}
     for ends, expected in cases.items():
-        assert compare.verdict(*ends) == expected
-    assert compare.verdict(1.06, 1.2) == "worse by more than 5 %"
-    assert compare.verdict(None, None) == "too few runs"
+        assert tables.verdict(*ends) == expected
+    assert tables.verdict(1.06, 1.2) == "worse by more than 5 %"
+    assert tables.verdict(None, None) == "too few runs"
 
 
 def some_measurement(network: str, share: float) -> dict[str, Any]:
@@ -140,19 +146,19 @@ def some_measurement(network: str, share: float) -> dict[str, Any]:
     }
 
 
-def test_tables_tell_what_was_measured(compare: Any) -> None:
+def test_tables_tell_what_was_measured(tables: Any) -> None:
     """Skill, ratio, credit, net of the cost and ratio of losses of a made-up measurement, by groups of networks."""
     measured = [some_measurement("conv", 0.25)] * 6
-    first, second = compare.skill_table(measured, ["theirs", "ours", "absent"], 10)
+    first, second = tables.skill_table(measured, ["theirs", "ours", "absent"], 10)
     assert first.split() == ["ours", "0.750", "[0.750,", "0.750]"]
     assert second.split() == ["theirs", "0.500", "[0.500,", "0.500]", "0.500", "[0.500,", "0.500]", "better"]
-    ours, theirs, run = compare.jump_table(measured, ["theirs", "ours"], 10)
+    ours, theirs, run = tables.jump_table(measured, ["theirs", "ours"], 10)
     assert ours.split() == ["ours", "40", "[40,", "40]", "36", "[36,", "36]", "0.750", "[0.750,", "0.750]"]
     assert theirs.split()[1:] == "20 [20, 20] 19 [19, 19] 1.000 [1.000, 1.000] 20 [20, 20]".split()
     assert "0.900 [0.900, 0.900]" in run
-    groups = compare.groups_of([*measured[:1], some_measurement("mlp", 0.5), some_measurement("conv_norm", 0.5)])
+    groups = tables.groups_of([*measured[:1], some_measurement("mlp", 0.5), some_measurement("conv_norm", 0.5)])
     assert groups == {"fashion_mnist conv nets": [0, 2], "fashion_mnist mlp": [1]}
-    assert "## 10 steps ahead, all runs, 6 runs" in compare.report(measured, ["ours", "theirs"], [10])
+    assert "## 10 steps ahead, all runs, 6 runs" in tables.report(measured, ["ours", "theirs"], [10])
 
 
 def test_a_run_is_recorded_and_measured(scripts: Any, compare: Any, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from deadreckon.experiments import race_grid, race_run
 from deadreckon.experiments.errors import OptionError, ResultError
 from deadreckon.experiments.options import MAX_TRIALS, RaceOptions
 from deadreckon.experiments.race_averages import ExponentialAverage, LatestAverage, OuterStep, holding, trained
-from deadreckon.experiments.race_clock import COLUMNS, Gauge, RaceClock, estimate_norms, spread
+from deadreckon.experiments.race_clock import COLUMNS, Gauge, RaceClock, spread
 from deadreckon.experiments.race_controls import CONTROLS, Controlled
 from deadreckon.experiments.race_methods import BASELINES, METHODS, find_method
 from deadreckon.experiments.race_optimizers import MuonAndAdamW, make_race_optimizer, orthogonalised, rate_factor
@@ -294,18 +294,6 @@ def test_orthogonalised_matrices_keep_their_directions(shape: tuple[int, int]) -
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     inside = left.T @ found @ right.T
     torch.testing.assert_close(inside, torch.diag(inside.diagonal()), rtol=0, atol=1e-4)
-
-
-def test_statistics_of_batch_normalisation_are_estimated_and_put_back() -> None:
-    """Re-estimated running statistics are plain means over the batches, and modes and momenta stay."""
-    norm = nn.BatchNorm2d(2)
-    batches = [(torch.randn(16, 2, 3, 3) + shift, torch.zeros(16)) for shift in (0.0, 2.0)]
-    norm.eval()
-    estimate_norms(norm, batches)
-    expected = torch.stack([inputs.mean(dim=(0, 2, 3)) for inputs, _ in batches]).mean(0)
-    torch.testing.assert_close(norm.running_mean, expected)
-    assert norm.momentum == 0.1
-    assert not norm.training
 
 
 @pytest.mark.parametrize("control", CONTROLS)

@@ -13,7 +13,8 @@ from deadreckon.experiments import measures, report, results, verdicts
 from deadreckon.experiments.errors import ResultError
 from deadreckon.experiments.options import ReportOptions
 from deadreckon.experiments.report_html import embedded_json
-from deadreckon.experiments.schema import KINDS, check
+from deadreckon.experiments.schema import KINDS
+from deadreckon.experiments.spec import check
 from deadreckon.forecast.jump import Outcome
 
 MAKERS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -243,7 +244,7 @@ def test_a_line_is_read_between_its_points_only() -> None:
 
 
 def test_jump_sentences_count_and_cost() -> None:
-    """Proposals, kept, rejected and what was never proposed are counted; costs are the ledger's, with their share."""
+    """What became of jumps is counted; costs are all of the ledger's but the codec's, and their share."""
     record = checked("record", samples.record())
     first, second = verdicts.jumps(record["jumps"], [record["ledger"]], 8.0)
     assert first == (
@@ -251,6 +252,10 @@ def test_jump_sentences_count_and_cost() -> None:
         "ones reached 10 steps ahead in all."
     )
     assert second.endswith("took 4 s by the clock, 50 % of the runs' 8 s.")
+    more = {name: {"wall_seconds": 1.0, "cpu_seconds": 1.0, "count": 1} for name in ("re-estimating", "encoding")}
+    assert verdicts.jumps(record["jumps"], [record["ledger"] | more], 8.0)[1].endswith(
+        "took 5 s by the clock, 62 % of the runs' 8 s."
+    )
     assert verdicts.jumps([], [], None) == ["No jump was tried."]
     assert verdicts.jumps(record["jumps"], [], None)[1].endswith("took 0 s by the clock.")
 

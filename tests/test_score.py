@@ -24,10 +24,11 @@ from deadreckon.experiments.options import ReportOptions
 from deadreckon.experiments.results import read_result, write_result
 from deadreckon.experiments.run_cases import CaseRequest, read_cases
 from deadreckon.experiments.runs import find_runs
-from deadreckon.experiments.schema import KINDS, check
+from deadreckon.experiments.schema import KINDS
 from deadreckon.experiments.score_tables import Cell, Tallies, add, against_rows, skill_rows
 from deadreckon.experiments.score_text import as_text, skill_table
 from deadreckon.experiments.score_verdicts import headline, scored, standings
+from deadreckon.experiments.spec import check
 from deadreckon.forecast.tally import Sums
 from deadreckon.models import Budget, fit_forecaster, make_forecaster, registry, save_forecaster
 
