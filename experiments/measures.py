@@ -193,7 +193,7 @@ class RaceGain:
     Attributes:
         arm: its name.
         pairs: one for each seed.
-        num_kept: jumps that were kept, over all seeds.
+        num_kept: jumps that were kept on the way to the target, over all seeds.
     """
 
     arm: str
@@ -261,6 +261,10 @@ def race_gains(race: Data) -> list[RaceGain]:
             )
             for arm, other in ((arm, reference[arm["seed"]]) for arm in arms)
         ]
-        kept = sum(jump["outcome"] == KEPT for arm in arms for jump in arm["jumps"])
+        kept = sum(
+            jump["outcome"] == KEPT and jump["step"] < (arm["steps_to_target"] or math.inf)
+            for arm in arms
+            for jump in arm["jumps"]
+        )
         gains.append(RaceGain(name, tuple(sorted(pairs, key=lambda pair: pair.seed)), kept))
     return gains

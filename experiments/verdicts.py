@@ -237,7 +237,10 @@ def _race_verdict(gain: RaceGain) -> str:
     means = f"{seconds(with_jumps)} against {seconds(without)} on average; {steps}"
     num_pairs = len(gain.complete)
     if not gain.num_kept:
-        return f"It cannot have paid, as no jump was kept: what differs is what trying cost, and noise. {means}."
+        return (
+            "It cannot have paid, as no jump was kept before the target: what differs is what trying cost, and noise. "
+            f"{means}."
+        )
     if abs(gain.saving) < MIN_TIME_SAVING:
         return f"It made no difference beyond noise: {means}."
     if gain.saving < 0:
@@ -278,7 +281,7 @@ def _race_phrase(gain: RaceGain) -> str:
     if not gain.complete:
         return "the target was not reached both ways"
     if not gain.num_kept:
-        return "no jump was kept"
+        return "no jump was kept before the target"
     if abs(gain.saving) < MIN_TIME_SAVING:
         return "no difference beyond noise"
     more = "fewer" if gain.saving > 0 else "more"

@@ -307,13 +307,15 @@ def test_a_gain_in_some_seeds_only_is_called_weak() -> None:
 
 
 def test_without_a_kept_jump_nothing_paid() -> None:
-    """Half the CPU seconds count for nothing where every jump was rejected: the clock did that."""
+    """Half the CPU seconds count for nothing where no jump was kept before the target: that is the clock."""
     race = checked("race", samples.race(100, 0.002))
-    for arm in race["arms"]:
-        for jump in arm["jumps"]:
-            jump["outcome"] = "not_better"
-    assert verdicts.race(race)[1].startswith("It cannot have paid, as no jump was kept")
-    assert verdicts.conclusion([], [race]) == "Nothing paid: not jumping ahead (no jump was kept)."
+    for change in ({"step": 100}, {"step": 50, "outcome": "not_better"}):  # at the target, and before it
+        for arm in race["arms"]:
+            for jump in arm["jumps"]:
+                jump |= change
+        assert verdicts.race(race)[1].startswith("It cannot have paid, as no jump was kept before the target")
+        said = "Nothing paid: not jumping ahead (no jump was kept before the target)."
+        assert verdicts.conclusion([], [race]) == said
 
 
 def test_when_nothing_paid_it_is_said() -> None:
