@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import result_samples as samples
 import torch
+from interrupts import hear_interrupts
 from test_workers import wait_until
 from typing_extensions import override
 
@@ -465,7 +466,9 @@ def test_a_corpus_that_was_killed_goes_on(tmp_path: Path) -> None:
     arguments = ["--tasks=[digits]", "--networks=[mlp]", "--runs=2", "--workers=1", "--steps=600"]
     command = [sys.executable, "-m", "deadreckon.experiments.cli", "corpus", *arguments, f"--out={out}"]
     for how in (signal.SIGKILL, signal.SIGINT):
-        running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        running = subprocess.Popen(
+            command, start_new_session=True, preexec_fn=hear_interrupts, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         try:
             wait_until(lambda: any(out.glob(".*.partial/trajectory/weights/c/5")), 120)
             os.kill(running.pid, how) if how == signal.SIGKILL else os.killpg(running.pid, how)

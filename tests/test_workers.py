@@ -10,6 +10,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
+from interrupts import hear_interrupts
 from worker_jobs import misbehave, tell_process
 
 from deadreckon.experiments.workers import Failure, Workers, num_usable_cores
@@ -79,7 +80,9 @@ def test_cores_are_those_this_process_may_use() -> None:
 def sleepers(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A process with two workers that sleep, in a group of their own as in a terminal."""
     command = [sys.executable, str(JOBS), str(tmp_path)]
-    parent = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        command, start_new_session=True, preexec_fn=hear_interrupts, stderr=subprocess.PIPE, text=True
+    )
     try:
         wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
         yield parent, [int(path.name) for path in tmp_path.iterdir()]
