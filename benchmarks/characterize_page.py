@@ -4,10 +4,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from deadreckon.experiments.characterize_figures import characterize_figures
-from deadreckon.experiments.characterize_measures import streams
-from deadreckon.experiments.characterize_text import NOTES, run_table, stream_parts
-from deadreckon.experiments.characterize_verdicts import about, batch, capital, effects, headline, stream_name
+from deadreckon.experiments.characterize.figures import characterize_figures
+from deadreckon.experiments.characterize.measures import streams
+from deadreckon.experiments.characterize.text import NOTES, run_table, stream_parts
+from deadreckon.experiments.characterize.verdicts import about, batch, capital, effects, headline, stream_name
 from deadreckon.experiments.files import write_whole
 from deadreckon.experiments.results import Result
 

@@ -29,13 +29,13 @@ from characterize_page import make_page
 from numpy.typing import NDArray
 from record_streams import ORDER, WIDTH, WORKLOADS, RecordedWindow, Run, gradient_of, recorded_windows, save, windows_of
 
-from deadreckon.experiments.characterize import assembled
-from deadreckon.experiments.characterize_options import CharacterizeOptions
-from deadreckon.experiments.characterize_rows import run_folders
-from deadreckon.experiments.characterize_run import Table, measure_run
+from deadreckon.experiments.characterize.command import assembled
+from deadreckon.experiments.characterize.options import CharacterizeOptions
+from deadreckon.experiments.characterize.rows import run_folders
+from deadreckon.experiments.characterize.run import Table, measure_run
 from deadreckon.experiments.files import write_whole
 from deadreckon.experiments.initialisation import init_names, initialise
-from deadreckon.experiments.race_optimizers import make_race_optimizer
+from deadreckon.experiments.race.optimizers import make_race_optimizer
 from deadreckon.experiments.results import Result, read_result, write_result
 from deadreckon.experiments.tasks import Batches, load_task, make_network
 from deadreckon.forecast import Layout, Trajectory, flatten, layout_of, trainable_parameters

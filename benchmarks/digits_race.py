@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from deadreckon.experiments import race
 from deadreckon.experiments.options import RaceOptions
+from deadreckon.experiments.race import command as race
 from deadreckon.experiments.results import read_result
 
 FORECASTERS = ("hold", "linear", "quadratic", "learned_linear")

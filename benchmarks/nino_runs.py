@@ -20,8 +20,8 @@ import torch
 from torch.nn import functional
 
 from deadreckon.experiments.classifier import Classifier, evaluate
-from deadreckon.experiments.corpus_plan import run_name
-from deadreckon.experiments.corpus_run import partial_folder
+from deadreckon.experiments.corpus.plan import run_name
+from deadreckon.experiments.corpus.run import partial_folder
 from deadreckon.experiments.optimizers import make_optimizer, make_schedule
 from deadreckon.experiments.runs import TRAJECTORY, RunFacts, RunSummary, summarise, write_summary
 from deadreckon.experiments.tasks import load_task, make_network, train_loader

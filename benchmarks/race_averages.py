@@ -19,9 +19,9 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from deadreckon.experiments.classifier import evaluate
-from deadreckon.experiments.race_averages import put, trained
-from deadreckon.experiments.race_clock import in_evaluation
-from deadreckon.experiments.race_optimizers import make_race_optimizer
+from deadreckon.experiments.race.averages import put, trained
+from deadreckon.experiments.race.clock import in_evaluation
+from deadreckon.experiments.race.optimizers import make_race_optimizer
 from deadreckon.experiments.tasks import Batches, TaskData, load_task, make_network
 
 SEED, STEPS, EVERY, TARGET = 1000, 1200, 60, 0.3308

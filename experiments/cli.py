@@ -22,10 +22,10 @@ from jsonargparse import (
 )
 from typing_extensions import override
 
-from .characterize_options import CharacterizeOptions
+from .characterize.options import CharacterizeOptions
 from .errors import ExperimentError, OptionError
-from .fit_options import FitOptions, ScoreOptions
-from .graph_options import GraphOptions
+from .fit.options import FitOptions, ScoreOptions
+from .graph.options import GraphOptions
 from .options import (
     CompareOptions,
     CorpusOptions,
@@ -63,14 +63,14 @@ class Command:
 COMMANDS = (
     Command("quickstart", QuickstartOptions, "quickstart"),
     Command("record", RecordOptions, "record"),
-    Command("corpus", CorpusOptions, "corpus"),
-    Command("fit", FitOptions, "fit"),
-    Command("score", ScoreOptions, "score"),
+    Command("corpus", CorpusOptions, "corpus.command"),
+    Command("fit", FitOptions, "fit.command"),
+    Command("score", ScoreOptions, "score.command"),
     Command("compare", CompareOptions, "compare"),
-    Command("race", RaceOptions, "race"),
-    Command("characterize", CharacterizeOptions, "characterize", first="trajectory"),
-    Command("graph", GraphOptions, "graph", first="module"),
-    Command("report", ReportOptions, "report"),
+    Command("race", RaceOptions, "race.command"),
+    Command("characterize", CharacterizeOptions, "characterize.command", first="trajectory"),
+    Command("graph", GraphOptions, "graph.command", first="module"),
+    Command("report", ReportOptions, "report.command"),
 )
 
 

@@ -10,7 +10,7 @@ from .errors import OptionError
 from .measures import REFERENCE_FORECASTER as HOLD
 from .results import FILE_NAME, read_result
 from .runs import RecordedRun
-from .score_verdicts import CLOSED, CONTROL, LEARNED
+from .score.verdicts import CLOSED, CONTROL, LEARNED
 
 SAVED = "forecaster.safetensors"  # what `fit` writes into its folder
 

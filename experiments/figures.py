@@ -27,7 +27,7 @@ from .plotting import (
     plain_log_ticks,
     save,
 )
-from .race_figures import JUMP_LOOK, jump_stage, jump_timeline, ledger_bars, race_curves
+from .race.figures import JUMP_LOOK, jump_stage, jump_timeline, ledger_bars, race_curves
 from .verdicts import percent
 
 __all__ = [

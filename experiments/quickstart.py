@@ -4,8 +4,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import compare, race, record, report
+from . import compare, record
 from .options import CompareOptions, QuickstartOptions, RaceOptions, RecordOptions, ReportOptions
+from .race import command as race
+from .report import command as report
 
 
 def run(options: QuickstartOptions) -> None:

@@ -11,8 +11,10 @@ import pytest
 from problems import small_layout
 
 from deadreckon.codec import CodecConfig
-from deadreckon.experiments import characterize, characterize_figures, markdown, report
-from deadreckon.experiments.characterize_advice import (
+from deadreckon.experiments import markdown
+from deadreckon.experiments.characterize import command as characterize
+from deadreckon.experiments.characterize import figures as characterize_figures
+from deadreckon.experiments.characterize.advice import (
     DEFAULT,
     RECOMMENDED,
     SCALES,
@@ -22,16 +24,16 @@ from deadreckon.experiments.characterize_advice import (
     check,
     setting_text,
 )
-from deadreckon.experiments.characterize_marginals import FAMILIES, Judgement, blurred, judge, tails
-from deadreckon.experiments.characterize_measures import batches, effect
-from deadreckon.experiments.characterize_options import CharacterizeOptions
-from deadreckon.experiments.characterize_rows import Rows, read_phases, run_folders, streams_of
-from deadreckon.experiments.characterize_run import measure_run
-from deadreckon.experiments.characterize_scales import LEVELS, Rung, ladder, water_filling
-from deadreckon.experiments.characterize_space import WAYS, Space, alike, space
-from deadreckon.experiments.characterize_text import as_text
-from deadreckon.experiments.characterize_time import Dependence, cross_cosine, dependence
-from deadreckon.experiments.characterize_verdicts import (
+from deadreckon.experiments.characterize.marginals import FAMILIES, Judgement, blurred, judge, tails
+from deadreckon.experiments.characterize.measures import batches, effect
+from deadreckon.experiments.characterize.options import CharacterizeOptions
+from deadreckon.experiments.characterize.rows import Rows, read_phases, run_folders, streams_of
+from deadreckon.experiments.characterize.run import measure_run
+from deadreckon.experiments.characterize.scales import LEVELS, Rung, ladder, water_filling
+from deadreckon.experiments.characterize.space import WAYS, Space, alike, space
+from deadreckon.experiments.characterize.text import as_text
+from deadreckon.experiments.characterize.time import Dependence, cross_cosine, dependence
+from deadreckon.experiments.characterize.verdicts import (
     advice,
     batch,
     between,
@@ -45,6 +47,7 @@ from deadreckon.experiments.characterize_verdicts import (
 from deadreckon.experiments.cli import main
 from deadreckon.experiments.errors import DataError, OptionError
 from deadreckon.experiments.options import ReportOptions
+from deadreckon.experiments.report import command as report
 from deadreckon.experiments.results import read_result, write_result
 from deadreckon.forecast import Trajectory
 

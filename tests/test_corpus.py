@@ -21,11 +21,14 @@ from interrupts import hear_interrupts
 from test_workers import wait_until
 from typing_extensions import override
 
-from deadreckon.experiments import corpus, corpus_run, record, report, verdicts
-from deadreckon.experiments.corpus_plan import learning_rate_for, plan, run_name
-from deadreckon.experiments.corpus_run import CorpusJob, partial_folder
+from deadreckon.experiments import record, verdicts
+from deadreckon.experiments.corpus import command as corpus
+from deadreckon.experiments.corpus import run as corpus_run
+from deadreckon.experiments.corpus.plan import learning_rate_for, plan, run_name
+from deadreckon.experiments.corpus.run import CorpusJob, partial_folder
 from deadreckon.experiments.errors import DataError, OptionError, ResultError
 from deadreckon.experiments.options import CorpusOptions, RecordOptions, ReportOptions
+from deadreckon.experiments.report import command as report
 from deadreckon.experiments.results import read_result, write_result
 from deadreckon.experiments.runs import RunSummary, find_runs, open_run, read_run, read_summary
 from deadreckon.experiments.schema import KINDS

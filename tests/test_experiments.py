@@ -14,7 +14,7 @@ from conftest import data_folder
 
 from deadreckon.codec import Codec, CodecConfig
 from deadreckon.codec.config import ENTROPY_NAMES
-from deadreckon.experiments import compare, quickstart, race, record, report
+from deadreckon.experiments import compare, quickstart, record
 from deadreckon.experiments.cli import main
 from deadreckon.experiments.errors import OptionError
 from deadreckon.experiments.options import (
@@ -26,7 +26,9 @@ from deadreckon.experiments.options import (
     ReferenceName,
     ReportOptions,
 )
+from deadreckon.experiments.race import command as race
 from deadreckon.experiments.references import reference_names, references
+from deadreckon.experiments.report import command as report
 from deadreckon.experiments.results import read_result
 from deadreckon.forecast import Ledger, Trajectory, TrajectoryError, cases, layout_of, score
 from deadreckon.models import Budget, fit_forecaster, make_forecaster

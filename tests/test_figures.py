@@ -48,7 +48,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         return plotting.save(figure, path)
 
     monkeypatch.setattr(figures, "save", save)
-    monkeypatch.setattr("deadreckon.experiments.race_figures.save", save)
+    monkeypatch.setattr("deadreckon.experiments.race.figures.save", save)
     return seen
 
 

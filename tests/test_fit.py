@@ -12,13 +12,14 @@ import yaml
 from recorded_runs import Gains, write_corpus, write_run
 from small_runs import Crash
 
-from deadreckon.experiments import cli, fit
+from deadreckon.experiments import cli
 from deadreckon.experiments.cli import main
 from deadreckon.experiments.errors import OptionError
-from deadreckon.experiments.fit_data import RunsData
-from deadreckon.experiments.fit_options import FitOptions
-from deadreckon.experiments.fit_split import split_runs
-from deadreckon.experiments.fit_training import Trained, train_forecaster
+from deadreckon.experiments.fit import command as fit
+from deadreckon.experiments.fit.data import RunsData
+from deadreckon.experiments.fit.options import FitOptions
+from deadreckon.experiments.fit.split import split_runs
+from deadreckon.experiments.fit.training import Trained, train_forecaster
 from deadreckon.experiments.results import read_result
 from deadreckon.experiments.run_cases import CaseRequest, evenly, read_cases
 from deadreckon.experiments.runs import RecordedRun, find_runs

@@ -9,10 +9,11 @@ from types import ModuleType
 import pytest
 from graph_networks import GPT2, NETWORKS, build, tokens
 
-from deadreckon.experiments import cli, graph
+from deadreckon.experiments import cli
 from deadreckon.experiments.errors import OptionError
-from deadreckon.experiments.graph_figure import COLOURS, draw_graph, find_fold
-from deadreckon.experiments.graph_options import GraphOptions
+from deadreckon.experiments.graph import command as graph
+from deadreckon.experiments.graph.figure import COLOURS, draw_graph, find_fold
+from deadreckon.experiments.graph.options import GraphOptions
 from deadreckon.forecast.graph import NeuralGraph, check_graph, trace_graph
 
 

@@ -24,17 +24,17 @@ from deadreckon.callbacks import (
 )
 from deadreckon.codec import Codec, CodecConfig, ConfigError
 from deadreckon.experiments import compare, run_graphs
-from deadreckon.experiments import fit as fit_command
-from deadreckon.experiments import score as score_command
 from deadreckon.experiments.classifier import Classifier
 from deadreckon.experiments.errors import OptionError
-from deadreckon.experiments.fit_data import RunsData
-from deadreckon.experiments.fit_options import FitOptions, ScoreOptions
-from deadreckon.experiments.fit_split import Split
+from deadreckon.experiments.fit import command as fit_command
+from deadreckon.experiments.fit.data import RunsData
+from deadreckon.experiments.fit.options import FitOptions, ScoreOptions
+from deadreckon.experiments.fit.split import Split
 from deadreckon.experiments.options import CompareOptions
 from deadreckon.experiments.results import read_result
 from deadreckon.experiments.run_cases import CaseRequest, read_cases
 from deadreckon.experiments.runs import find_runs
+from deadreckon.experiments.score import command as score_command
 from deadreckon.experiments.tasks import load_task, make_network
 from deadreckon.forecast import Case, Forecast, Forecaster, Layout, Trajectory, Window, WindowError, layout_of
 from deadreckon.forecast.graph import NeuralGraph, trace_graph

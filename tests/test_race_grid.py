@@ -14,17 +14,18 @@ import pytest
 import torch
 from torch import nn
 
-from deadreckon.experiments import race_grid, race_run
 from deadreckon.experiments.errors import OptionError, ResultError
 from deadreckon.experiments.options import MAX_TRIALS, RaceOptions
-from deadreckon.experiments.race_averages import ExponentialAverage, LatestAverage, OuterStep, holding, trained
-from deadreckon.experiments.race_clock import COLUMNS, Gauge, RaceClock, spread
-from deadreckon.experiments.race_controls import CONTROLS, Controlled
-from deadreckon.experiments.race_methods import BASELINES, METHODS, find_method
-from deadreckon.experiments.race_optimizers import MuonAndAdamW, make_race_optimizer, orthogonalised, rate_factor
-from deadreckon.experiments.race_problems import CORE, PROBLEMS, Problem, find_problem
-from deadreckon.experiments.race_queue import RunQueue
-from deadreckon.experiments.race_run import Entry, blind_period, blind_schedule, run_entry
+from deadreckon.experiments.race import grid as race_grid
+from deadreckon.experiments.race import run as race_run
+from deadreckon.experiments.race.averages import ExponentialAverage, LatestAverage, OuterStep, holding, trained
+from deadreckon.experiments.race.clock import COLUMNS, Gauge, RaceClock, spread
+from deadreckon.experiments.race.controls import CONTROLS, Controlled
+from deadreckon.experiments.race.methods import BASELINES, METHODS, find_method
+from deadreckon.experiments.race.optimizers import MuonAndAdamW, make_race_optimizer, orthogonalised, rate_factor
+from deadreckon.experiments.race.problems import CORE, PROBLEMS, Problem, find_problem
+from deadreckon.experiments.race.queue import RunQueue
+from deadreckon.experiments.race.run import Entry, blind_period, blind_schedule, run_entry
 from deadreckon.experiments.tasks import load_task, make_network
 from deadreckon.forecast import Window, pack
 from deadreckon.models import make_forecaster
@@ -33,7 +34,7 @@ TINY = Problem("tiny", "digits", "mlp", 32, 60, 100)
 HOLDER = """
 import sys, time
 from pathlib import Path
-from deadreckon.experiments.race_queue import RunQueue
+from deadreckon.experiments.race.queue import RunQueue
 with RunQueue(Path(sys.argv[1])).claimed("run") as mine:
     print(mine, flush=True)
     time.sleep(60)
@@ -79,7 +80,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
         }
 
     monkeypatch.setattr(race_grid, "run_entry", pretend)
-    monkeypatch.setattr("deadreckon.experiments.race_problems.PROBLEMS", {**PROBLEMS, "tiny": TINY})
+    monkeypatch.setattr("deadreckon.experiments.race.problems.PROBLEMS", {**PROBLEMS, "tiny": TINY})
     return ran
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from deadreckon.experiments.race_grid_figures import grid_curves
-from deadreckon.experiments.race_report import as_markdown, as_page, sentences, tables
-from deadreckon.experiments.race_scores import (
+from deadreckon.experiments.race.grid_figures import grid_curves
+from deadreckon.experiments.race.report import as_markdown, as_page, sentences, tables
+from deadreckon.experiments.race.scores import (
     PENALTY,
     SLACK,
     axis,
@@ -20,7 +20,7 @@ from deadreckon.experiments.race_scores import (
     targets_of,
     time_to,
 )
-from deadreckon.experiments.race_standings import gate, meta_seconds, safety, standings
+from deadreckon.experiments.race.standings import gate, meta_seconds, safety, standings
 
 SEEDS = (0, 1, 2, 3, 4)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import result_samples as samples
 
-from deadreckon.experiments import measures, report, results, verdicts
+from deadreckon.experiments import measures, results, verdicts
 from deadreckon.experiments.errors import ResultError
 from deadreckon.experiments.options import ReportOptions
-from deadreckon.experiments.report_html import embedded_json
+from deadreckon.experiments.report import command as report
+from deadreckon.experiments.report.html import embedded_json
 from deadreckon.experiments.schema import KINDS
 from deadreckon.experiments.spec import check
 from deadreckon.forecast.jump import Outcome

@@ -14,20 +14,25 @@ import torch
 from matplotlib.figure import Figure
 from recorded_runs import Gains, write_corpus, write_run
 
-from deadreckon.experiments import fit, plotting, report, report_forecasters, score, score_figures
+from deadreckon.experiments import plotting
 from deadreckon.experiments.bootstrap import MIN_RUNS
 from deadreckon.experiments.cli import main
 from deadreckon.experiments.contestants import find_contestants
 from deadreckon.experiments.errors import OptionError
-from deadreckon.experiments.fit_options import FitOptions, ScoreOptions
+from deadreckon.experiments.fit import command as fit
+from deadreckon.experiments.fit.options import FitOptions, ScoreOptions
 from deadreckon.experiments.options import ReportOptions
+from deadreckon.experiments.report import command as report
+from deadreckon.experiments.report import forecasters as report_forecasters
 from deadreckon.experiments.results import read_result, write_result
 from deadreckon.experiments.run_cases import CaseRequest, read_cases
 from deadreckon.experiments.runs import find_runs
 from deadreckon.experiments.schema import KINDS
-from deadreckon.experiments.score_tables import Cell, Tallies, add, against_rows, skill_rows
-from deadreckon.experiments.score_text import as_text, skill_table
-from deadreckon.experiments.score_verdicts import headline, scored, standings
+from deadreckon.experiments.score import command as score
+from deadreckon.experiments.score import figures as score_figures
+from deadreckon.experiments.score.tables import Cell, Tallies, add, against_rows, skill_rows
+from deadreckon.experiments.score.text import as_text, skill_table
+from deadreckon.experiments.score.verdicts import headline, scored, standings
 from deadreckon.experiments.spec import check
 from deadreckon.forecast.tally import Sums
 from deadreckon.models import Budget, fit_forecaster, make_forecaster, registry, save_forecaster

@@ -1,0 +1,257 @@
+"""`deadreckon race` over problems, methods and seeds: tuned first, raced then, in pieces, by any number of workers."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...models.threads import one_thread
+from ..errors import OptionError, ResultError
+from ..files import write_whole
+from ..options import RaceOptions
+from ..progress import tracked
+from ..results import environment
+from ..tasks import TaskData, load_task
+from .methods import BASELINES, BEST, DECAY, DECAYS, METHODS, Method, Settings, find_method
+from .methods import SHARES as HORIZONS
+from .problems import Problem, find_problem
+from .queue import RunQueue, file_name, read_json
+from .run import Entry, run_entry
+from .scores import final_loss, median_gauge, penalised, targets_of
+
+ROUNDS = ((0.2, None), (0.5, 3))  # of successive halving: share of the steps, and how many trials are left
+TUNING_SEED = 1000  # seeds from here on tune and never race
+PAUSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that can be done now, under its key."""
+
+    key: str
+    entry: Entry
+
+
+class Grid:
+    """What is to be run in which order, from what has been run already.
+
+    On every problem the decays are tuned first, then the other baselines, then what jumps; a method is tuned by
+    successive halving (K. Jamieson and A. Talwalkar, 2016, Non-stochastic Best Arm Identification and Hyperparameter
+    Optimization, arXiv:1502.07943) on the `tune` set and a seed that never races: all trials at a fifth of the steps,
+    the best three at half of them, then the best one in full and, where its schedule ends, over shorter horizons too.
+    The decay with the lowest final loss gives the hardest target; among the horizons of the others the one that gets
+    there soonest is taken. What was chosen is written to `tuned/PROBLEM.json` once all baselines have been tuned, and
+    no method that jumps is tuned or raced before that file is there; its digest is kept with each of their runs.
+
+    Races go seed by seed over all problems and methods, so that whenever it stops, all have had as many.
+
+    Args:
+        options: of the command.
+        queue: with the results.
+    """
+
+    def __init__(self, options: RaceOptions, queue: RunQueue) -> None:
+        self.folder = Path(options.out)
+        self.queue = queue
+        self.seeds = options.seeds
+        self.trials = options.trials
+        self.problems = [find_problem(name) for name in options.problems]
+        methods = [find_method(name) for name in options.methods]
+        missing = [name for name in DECAYS if name not in options.methods]
+        if missing:
+            raise OptionError(f"`methods` must have {' and '.join(DECAYS)}, which give the targets; add {missing[0]}.")
+        self.baselines = sorted(
+            (method for method in methods if method.base is None), key=lambda method: method.name not in DECAYS
+        )
+        self.jumping = [method for method in methods if method.base is not None]
+
+    def jobs(self) -> list[Job]:
+        """Open runs whose turn it is, first ones first; empty only when all is done."""
+        found: list[Job] = []
+        for problem in self.problems:
+            found += self._tuning(problem)
+        if not found:
+            found = [job for job in self._races() if not self.queue.done(job.key)]
+        return found
+
+    def _tuning(self, problem: Problem) -> list[Job]:
+        """Open runs of a problem's tuning; writes the file of choices when there are none left."""
+        path = self.tuned_path(problem)
+        if path.exists():
+            return []
+        open_jobs: list[Job] = []
+        chosen: dict[str, Settings] = {}
+        for method in self.baselines:
+            target = self._tuning_target(problem, chosen) if method.name not in DECAYS else None
+            if method.name not in DECAYS and target is None:
+                break  # the decays come first
+            jobs, settings = self._halving(problem, method, target)
+            open_jobs += jobs
+            if settings is not None:
+                chosen[method.name] = settings
+        if open_jobs or len(chosen) < len(self.baselines):
+            return open_jobs
+        losses = {name: self._final(problem, name, chosen[name]) for name in DECAYS}
+        content = {
+            "problem": asdict(problem),
+            "settings": {name: dict(value) for name, value in chosen.items()},
+            "decay": min(losses, key=lambda name: losses[name]),
+            "best": self._soonest(problem, chosen),
+            "date": environment()["date"],
+        }
+        write_whole(path, json.dumps(content, indent=1))
+        return []
+
+    def tuned_path(self, problem: Problem) -> Path:
+        """Where a problem's choices are written."""
+        return self.folder / "tuned" / f"{file_name(problem.name)}.json"
+
+    def tuned(self, problem: Problem) -> dict[str, Any]:
+        """A problem's choices.
+
+        Raises:
+            ResultError: if its baselines have not all been tuned: nothing may jump before.
+        """
+        if not self.tuned_path(problem).exists():
+            raise ResultError(f"The baselines of {problem.name} are not tuned yet; jumps come after that.")
+        return read_json(self.tuned_path(problem))
+
+    def _trial_key(self, problem: Problem, method: Method, settings: Settings, share: float) -> str:
+        text = " ".join(f"{name}={value:g}" for name, value in sorted(settings.items()))
+        return f"tune {problem.name} {problem.steps} {method.name} {share:g} {text}"
+
+    def _halving(self, problem: Problem, method: Method, target: float | None) -> tuple[list[Job], Settings | None]:
+        """Open runs of the round that one method has come to, and its settings once there are none."""
+        alive: Sequence[Settings] = method.trials(0, self.trials)
+        for share, keep in ROUNDS:
+            if keep is not None:
+                alive = alive[:keep]
+            jobs = [self._trial(problem, method, settings, share) for settings in alive]
+            if waiting := [job for job in jobs if not self.queue.done(job.key)]:
+                return waiting, None
+            losses = {job.key: final_loss(self.queue.read(job.key)["curve"]) for job in jobs}
+            alive = [job.entry.settings for job in sorted(jobs, key=lambda job: losses[job.key])]
+        best = alive[0]
+        shares = HORIZONS if not method.anytime and method.name not in DECAYS else (1.0,)
+        jobs = [self._trial(problem, method, {**best, "horizon": share}, 1.0) for share in shares]
+        if waiting := [job for job in jobs if not self.queue.done(job.key)]:
+            return waiting, None
+        if target is None or len(jobs) == 1:
+            return [], jobs[0].entry.settings
+        curves = [self.queue.read(job.key)["curve"] for job in jobs]
+        gauge = median_gauge(curves)
+        limit = max(curve[-1][1] for curve in curves)
+        times = [penalised(curve, "cpu", target, gauge, limit)[0] for curve in curves]
+        return [], jobs[times.index(min(times))].entry.settings  # the longest where none gets there
+
+    def _trial(self, problem: Problem, method: Method, settings: Settings, share: float) -> Job:
+        key = self._trial_key(problem, method, settings, share)
+        return Job(key, Entry(problem, method, settings, TUNING_SEED, share, "tune"))
+
+    def _final(self, problem: Problem, name: str, settings: Settings) -> float:
+        return final_loss(self.queue.read(self._trial_key(problem, METHODS[name], settings, 1.0))["curve"])
+
+    def _soonest(self, problem: Problem, chosen: Mapping[str, Settings]) -> str:
+        """The baseline that is soonest at the hardest target on the `tune` set, in CPU seconds."""
+        keys = {name: self._trial_key(problem, METHODS[name], value, 1.0) for name, value in chosen.items()}
+        curves = {name: self.queue.read(key)["curve"] for name, key in keys.items()}
+        gauge, target = median_gauge(list(curves.values())), self._tuning_target(problem, chosen)
+        assert target is not None  # both decays are among those chosen
+        limit = max(curve[-1][1] for curve in curves.values())
+        times = {name: penalised(curve, "cpu", target, gauge, limit)[0] for name, curve in curves.items()}
+        return min(times, key=lambda name: times[name])
+
+    def _tuning_target(self, problem: Problem, chosen: Mapping[str, Settings]) -> float | None:
+        """The hardest target on the `tune` set, once both decays are tuned."""
+        if not all(name in chosen for name in DECAYS):
+            return None
+        losses = [
+            targets_of([self.queue.read(self._trial_key(problem, METHODS[name], chosen[name], 1.0))["curve"]])["best"]
+            for name in DECAYS
+        ]
+        return min(losses)
+
+    def _races(self) -> Iterator[Job]:
+        for seed in self.seeds:
+            for problem in self.problems:
+                tuned = self.tuned(problem)
+                for method in (*self.baselines, *self.jumping):
+                    yield self._race(problem, method, seed, tuned)
+
+    def _race(self, problem: Problem, method: Method, seed: int, tuned: dict[str, Any]) -> Job:
+        key = f"race {problem.name} {problem.steps} {method.name} {seed}"
+        if method.base is None:
+            return Job(key, Entry(problem, method, tuned["settings"][method.name], seed))
+        base = tuned[method.base] if method.base in (DECAY, BEST) else method.base
+        recipe = METHODS[base]
+        jumping = Method(
+            method.name,
+            recipe.optimizer,
+            recipe.schedule,
+            recipe.average,
+            recipe.outer,
+            fixed=method.fixed,
+            base=base,
+            jumps=method.jumps,
+        )
+        return Job(key, Entry(problem, jumping, {**tuned["settings"][base], **method.fixed}, seed))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All races that are done."""
+        ready = [problem for problem in self.problems if self.tuned_path(problem).exists()]
+        found: list[dict[str, Any]] = []
+        for seed in self.seeds:
+            for problem in ready:
+                tuned = self.tuned(problem)
+                for method in (*self.baselines, *self.jumping):
+                    job = self._race(problem, method, seed, tuned)
+                    if self.queue.done(job.key):
+                        found.append(self.queue.read(job.key))
+        return found
+
+
+@lru_cache(maxsize=2)
+def _task(name: str, data: str | None) -> TaskData:
+    return load_task(name, data)
+
+
+def work(options: RaceOptions) -> tuple[Grid, bool]:
+    """Do runs until all are done or the time is over; several processes may do so at once in the same folder.
+
+    Returns:
+        The grid, and whether all is done.
+    """
+    grid = Grid(options, RunQueue(Path(options.out)))
+    begin = time.monotonic()
+    with one_thread():
+        for _ in tracked(_turns(grid, options, begin), "runs of the grid", options.progress):
+            pass
+    return grid, not grid.jobs()
+
+
+def _turns(grid: Grid, options: RaceOptions, begin: float) -> Iterator[str]:
+    """Do one run after another; gives the key of each once it is done."""
+    while jobs := grid.jobs():
+        if options.work_seconds is not None and time.monotonic() - begin > options.work_seconds:
+            return
+        for job in jobs:
+            with grid.queue.claimed(job.key) as mine:
+                if mine:
+                    grid.queue.write(job.key, _done(job, grid, options))
+                    yield job.key
+                    break
+        else:
+            time.sleep(PAUSE_SECONDS)  # all that can be done is being done by others
+
+
+def _done(job: Job, grid: Grid, options: RaceOptions) -> dict[str, Any]:
+    problem = job.entry.problem
+    result = run_entry(job.entry, _task(problem.task, options.data))
+    if job.entry.method.base is not None and job.entry.method.name not in BASELINES:
+        content = json.dumps(grid.tuned(problem), sort_keys=True)
+        result["tuned_digest"] = hashlib.sha256(content.encode()).hexdigest()[:16]
+    return {**result, "date": environment()["date"]}

@@ -1,0 +1,164 @@
+"""The methods of the race's grid: recipes of optimiser, schedule, averaging and jumps, and what is tuned of each."""
+
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import OptionError
+
+Settings = Mapping[str, float]
+RATES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
+SGD_RATES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+MUON_RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+SHARES = (1.0, 0.6, 0.35)  # of the steps allowed, at whose end a decay is over
+DECAY = "decay"  # stands for whichever decay was tuned best on a problem
+BEST = "best"  # stands for whichever baseline was soonest at the hardest target when it was tuned
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """How a method jumps.
+
+    Attributes:
+        forecaster: a name in `models`, or `pretrained:NAME`.
+        rule: see `JumpPolicy`; `always` is blind, on a schedule.
+        control: what is put in the forecast's place, see `race_controls`; None for the forecast itself.
+        kind: `verified`, `blind`, `evaluated` (the forecast is only looked at) or `oracle`.
+        every: optimiser steps between opportunities, where verified.
+        horizons: optimiser steps ahead, where verified.
+        row_every: optimiser steps between recorded rows.
+        moments: see `SkipAhead`.
+    """
+
+    forecaster: str
+    rule: str = "always"
+    control: str | None = None
+    kind: str = "blind"
+    every: int = 50
+    horizons: tuple[int, ...] = (20, 50, 100)
+    row_every: int = 10
+    moments: str = "keep"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe.
+
+    Attributes:
+        name: in tables and file names.
+        optimizer: see `make_race_optimizer`.
+        schedule: `constant`, `linear`, `cosine` or `one_cycle`.
+        average: `none`, `ema` or `lawa`: what is evaluated.
+        outer: `none` or `snoo`: a slow step over several fast ones; Lookahead is SNOO without momentum.
+        choices: what is tuned, and the values it may take.
+        fixed: settings that are not tuned.
+        base: the method whose tuned settings it takes over; a method with one is not tuned before that one is.
+        jumps: how it jumps; None for baselines.
+    """
+
+    name: str
+    optimizer: str = "adamw"
+    schedule: str = "linear"
+    average: str = "none"
+    outer: str = "none"
+    choices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    fixed: Settings = field(default_factory=dict)
+    base: str | None = None
+    jumps: Jumps | None = None
+
+    @property
+    def anytime(self) -> bool:
+        """Whether it needs no horizon: it may be stopped anywhere."""
+        return self.schedule == "constant"
+
+    def trials(self, seed: int, limit: int) -> list[dict[str, float]]:
+        """What to try: all combinations where they are few, else some of them drawn evenly."""
+        names = list(self.choices)
+        combinations = [dict(zip(names, values, strict=True)) for values in itertools.product(*self.choices.values())]
+        if len(combinations) > limit:
+            combinations = _spread(self.choices, limit, f"{seed} {self.name}")
+        return [{**self.fixed, **chosen} for chosen in combinations]
+
+
+def _spread(choices: Mapping[str, tuple[float, ...]], count: int, key: str) -> list[dict[str, float]]:
+    """A Latin hypercube sample: every value of every setting comes about equally often."""
+    shuffler = random.Random(key)
+    columns: dict[str, list[float]] = {}
+    for name, values in choices.items():
+        dealt: list[float] = []
+        while len(dealt) < count:
+            dealt += shuffler.sample(values, len(values))
+        columns[name] = dealt[:count]
+    return [{name: column[index] for name, column in columns.items()} for index in range(count)]
+
+
+_RATE = {"rate": RATES}
+_BASELINES = (
+    Method("adamw_constant", schedule="constant", choices=_RATE),
+    Method("adamw_linear", choices=_RATE),
+    Method("adamw_cosine", schedule="cosine", choices=_RATE),
+    Method("ema", schedule="constant", average="ema", choices={"rate": RATES, "decay": (0.98, 0.99, 0.995)}),
+    Method("lawa", schedule="constant", average="lawa", choices={"rate": RATES, "window": (0.1, 0.2)}),
+    Method("linear_ema", average="ema", choices={"rate": RATES, "decay": (0.95, 0.98, 0.99)}),
+    Method(
+        "schedule_free",
+        optimizer="schedule_free",
+        schedule="constant",
+        choices={"rate": (0.002, 0.004, 0.008, 0.016, 0.032), "beta": (0.9, 0.95), "warmup": (0.02, 0.1)},
+    ),
+    Method(
+        "lookahead",
+        outer="snoo",
+        choices={"rate": RATES, "outer_rate": (0.5, 0.8)},
+        fixed={"outer_every": 5, "mu": 0.0},
+    ),
+    Method(
+        "snoo",
+        outer="snoo",
+        choices={"rate": RATES, "outer_every": (10, 20, 50), "outer_rate": (0.6, 0.8), "mu": (0.5, 0.75)},
+    ),
+    Method("sgd_one_cycle", optimizer="sgd", schedule="one_cycle", choices={"rate": SGD_RATES}),
+    Method("muon", optimizer="muon", choices={"rate": MUON_RATES, "adam_rate": (0.002, 0.008)}),
+    Method("adan", optimizer="adan", choices={"rate": (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)}),
+    Method("adamp", optimizer="adamp", choices=_RATE),
+)
+
+
+def _jump(name: str, forecaster: str, base: str = DECAY, **options: Any) -> Method:
+    return Method(name, base=base, jumps=Jumps(forecaster, **options))
+
+
+_VERIFIED: dict[str, Any] = {"rule": "worth_it", "kind": "verified"}
+_FORECASTERS = {"linear": "linear", "adaptive_linear": "pretrained:adaptive_linear", "nino": "pretrained:nino"}
+_JUMPING = (
+    *(_jump(f"blind_{name}", source) for name, source in _FORECASTERS.items()),
+    *(_jump(f"verified_{name}", source, **_VERIFIED) for name, source in _FORECASTERS.items()),
+    _jump("verified_outer_momentum", "outer_momentum", **_VERIFIED),
+    _jump("verified_lawa", "lawa", **_VERIFIED),
+    _jump("strict_adaptive_linear", "pretrained:adaptive_linear", rule="strict", kind="verified"),
+    _jump("best_verified_adaptive_linear", "pretrained:adaptive_linear", base=BEST, **_VERIFIED),
+    _jump("best_verified_linear", "linear", base=BEST, **_VERIFIED),
+)
+_CONTROLLED = "pretrained:adaptive_linear"
+_CONTROLS = (
+    *(_jump(f"control_{name}", _CONTROLLED, control=name) for name in ("random", "momentum", "shuffled")),
+    _jump("control_evaluation_only", _CONTROLLED, kind="evaluated"),
+    _jump("control_oracle", _CONTROLLED, kind="oracle"),
+    Method("control_rate_bump", base=DECAY, fixed={"bump": 1.0}),
+)
+METHODS: Mapping[str, Method] = {method.name: method for method in (*_BASELINES, *_JUMPING, *_CONTROLS)}
+BASELINES = tuple(method.name for method in _BASELINES)
+DECAYS = ("adamw_linear", "adamw_cosine")  # the best of these gives the hardest target
+
+
+def find_method(name: str) -> Method:
+    """A method by name.
+
+    Raises:
+        OptionError: if there is none; it lists what there is.
+    """
+    if name not in METHODS:
+        raise OptionError(f"`methods` must be of {', '.join(METHODS)}, got {name!r}.")
+    return METHODS[name]

@@ -1,0 +1,250 @@
+"""One run of the grid: a problem, a method, its settings and a seed."""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+from ...callbacks import SkipAhead, TrajectoryRecorder
+from ...forecast import Forecaster, Ledger
+from ...forecast.jump import JumpPolicy, nino_schedule
+from ...models import load_pretrained, make_forecaster
+from ..classifier import Batch, probe
+from ..errors import OptionError
+from ..tasks import Batches, TaskData, make_network, sequential_batches
+from ..training import train
+from .averages import Average, ExponentialAverage, LatestAverage, OuterStep
+from .clock import NORM_BATCHES, RaceClock, spread
+from .controls import Controlled, ForecastAverage, OracleJump
+from .methods import Jumps, Method, Settings
+from .optimizers import make_race_optimizer, make_race_schedule
+from .problems import Problem
+
+MEASUREMENTS = 30  # of a run, the one before it begins left out
+VERIFY_BATCH = 64
+VERIFY_SAMPLES = 512  # at most, of the set that jumps are verified on
+PRETRAINED = "pretrained:"
+LONGEST = 200  # optimiser steps that the forecasters which come with the package look ahead
+JUMPS_A_RUN = 10  # of blind jumps, as published for NiNo
+PUBLISHED_FIRST = 40  # row spacings that NiNo's first jump goes
+ROWS_A_PERIOD = 5
+NO_LIMIT = 1e9
+
+
+class RacingNetwork(pl.LightningModule):
+    """Cross-entropy training of a network that logs nothing: logging takes time that no method is about.
+
+    Args:
+        network: inputs to logits.
+        make_optimizer: gives its optimiser.
+        schedule: see `rate_factor`.
+        num_steps: at whose end the schedule is over.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        schedule: str,
+        num_steps: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._make_optimizer = make_optimizer
+        self._schedule = schedule
+        self._num_steps = num_steps
+
+    @override
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs)
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        inputs, labels = batch
+        return functional.cross_entropy(self.network(inputs), labels)
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = self._make_optimizer(self)
+        scheduler = make_race_schedule(self._schedule, optimizer, self._num_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is run.
+
+    Attributes:
+        problem: what is learned.
+        method: the recipe.
+        settings: of the recipe.
+        seed: of the initial weights and the order of the batches.
+        share: of the problem's steps; below 1 in the first rounds of tuning.
+        on: `tune` or `test`: what is measured on.
+    """
+
+    problem: Problem
+    method: Method
+    settings: Settings
+    seed: int
+    share: float = 1.0
+    on: str = "test"
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of the run."""
+        return max(MEASUREMENTS, round(self.problem.steps * self.share * self.settings.get("horizon", 1.0)))
+
+
+def run_entry(entry: Entry, task: TaskData) -> dict[str, Any]:
+    """Train, measure, and give plain data.
+
+    Returns:
+        `curve` with rows of `race_clock.COLUMNS`, `diverged`, `jumps`, `ledger`, and what was run.
+    """
+    problem, method, steps = entry.problem, entry.method, entry.num_steps
+    settings = dict(entry.settings)
+    if settings.get("bump"):
+        settings["rate"] *= 1 + settings["bump"]
+    batches = Batches(task.train, problem.batch_size, max(steps, NORM_BATCHES), entry.seed)
+    module = RacingNetwork(
+        make_network(problem.network, task, entry.seed, problem.width),
+        lambda network: make_race_optimizer(method.optimizer, network, settings, steps),
+        method.schedule,
+        steps,
+    )
+    norm_batches = [batches[index] for index in range(NORM_BATCHES)] if list(module.buffers()) else []
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks: list[pl.Callback] = list(_helpers(method, settings, steps))
+        average = next((item for item in callbacks if isinstance(item, Average)), None)
+        if method.jumps is not None:
+            callbacks += _jumping(entry, method.jumps, task, steps, Path(folder), norm_batches)
+            average = next((item for item in callbacks if isinstance(item, Average)), average)
+        ledgered = [item for item in callbacks if isinstance(item, TrajectoryRecorder | SkipAhead)]
+        clock = RaceClock(
+            spread(getattr(task, entry.on), problem.test_samples),
+            max(1, steps // MEASUREMENTS),
+            steps,
+            batches[0],
+            average,
+            ledgered,
+            next((item for item in callbacks if isinstance(item, OracleJump)), None),
+            norm_batches,
+        )
+        train(module, task, problem.batch_size, steps, entry.seed, [*callbacks, clock])
+    jumps = [jump for item in callbacks if isinstance(item, SkipAhead) for jump in item.jumps]
+    return {
+        "problem": problem.name,
+        "method": method.name,
+        "base": method.base,
+        "settings": dict(entry.settings),
+        "seed": entry.seed,
+        "share": entry.share,
+        "on": entry.on,
+        "steps": steps,
+        "diverged": not all(math.isfinite(row[5]) for row in clock.curve),
+        "curve": [[float(f"{value:.6g}") for value in row] for row in clock.curve],
+        "jumps": _tally(jumps),
+        "ledger": Ledger.merged(item.ledger for item in ledgered).to_dict(),
+    }
+
+
+def _helpers(method: Method, settings: Settings, steps: int) -> list[pl.Callback]:
+    """What averages and slow steps need."""
+    helpers: list[pl.Callback] = []
+    if method.outer == "snoo":
+        helpers.append(OuterStep(int(settings["outer_every"]), settings["outer_rate"], settings["mu"]))
+    if method.average == "ema":
+        helpers.append(ExponentialAverage(settings["decay"]))
+    elif method.average == "lawa":
+        count = 6
+        helpers.append(LatestAverage(max(1, round(settings["window"] * steps / count)), count))
+    return helpers
+
+
+def _jumping(
+    entry: Entry, jumps: Jumps, task: TaskData, steps: int, folder: Path, norm_batches: list[Batch]
+) -> list[pl.Callback]:
+    """What a method that jumps needs besides."""
+    forecaster = _forecaster(jumps, entry.seed)
+    period = blind_period(steps, jumps.row_every, forecaster.history)
+    if jumps.kind == "oracle":
+        ahead = Batches(task.train, entry.problem.batch_size, 10 * steps, 7919 + entry.seed)
+        return [OracleJump(ahead, period, period // 2)]
+    if jumps.kind == "evaluated":
+        recorder = TrajectoryRecorder(folder / "rows", jumps.row_every)
+        return [recorder, ForecastAverage(forecaster, recorder, jumps.horizons[0])]
+    blind = jumps.rule == "always"
+    held_out = spread(task.verify, VERIFY_SAMPLES)
+    skip_ahead = SkipAhead(
+        forecaster,
+        every=period if blind else jumps.every,
+        horizons=blind_schedule(steps, period, jumps.row_every) if blind else jumps.horizons,
+        probe=probe,
+        batches=list(sequential_batches(held_out, VERIFY_BATCH)),
+        batch_size=entry.problem.batch_size,
+        # Blind is blind: not even the forecast's own doubts count.
+        policy=JumpPolicy(
+            rule=jumps.rule,  # pyright: ignore[reportArgumentType]
+            max_relative_scale=NO_LIMIT if blind else JumpPolicy().max_relative_scale,
+        ),
+        moments=jumps.moments,  # pyright: ignore[reportArgumentType]
+        batch_norm_batches=norm_batches or None,
+        cost_share=None if blind else 0.04,
+        spacing=jumps.row_every,
+    )
+    return [skip_ahead]
+
+
+def _forecaster(jumps: Jumps, seed: int) -> Forecaster:
+    name = jumps.forecaster
+    own = load_pretrained(name.removeprefix(PRETRAINED)) if name.startswith(PRETRAINED) else make_forecaster(name)
+    if not own.fitted:
+        raise OptionError(f"{name!r} has to be fitted first; use `{PRETRAINED}{name}`.")
+    return Controlled(own, jumps.control, seed) if jumps.control is not None else own
+
+
+def blind_period(steps: int, row_every: int, history: int) -> int:
+    """Optimiser steps between blind jumps: a tenth of the run, and no less than the history after a jump takes."""
+    return max(history, steps // JUMPS_A_RUN // row_every) * row_every
+
+
+def blind_schedule(steps: int, period: int, row_every: int) -> Callable[[int], int | None]:
+    """NiNo's published schedule, scaled to a run's length: far jumps first, short ones at the end.
+
+    A row of `nino_schedule` is a fifth of a period, and a period about a tenth of the run; no jump goes further than
+    the forecasters know.
+
+    Args:
+        steps: of the run.
+        period: optimiser steps between jumps.
+        row_every: optimiser steps between rows; horizons are multiples of it.
+    """
+    published = nino_schedule(max(steps, period), period, PUBLISHED_FIRST, spacing=1)
+
+    def horizon_at(step: int) -> int | None:
+        rows = published(step)
+        if rows is None or step >= steps:  # nothing can come after a jump at the very end
+            return None
+        return max(row_every, min(LONGEST, rows * period // ROWS_A_PERIOD) // row_every * row_every)
+
+    return horizon_at
+
+
+def _tally(jumps: list[Any]) -> dict[str, Any]:
+    """How many jumps ended how, and how far the kept ones went."""
+    outcomes: dict[str, int] = {}
+    for jump in jumps:
+        name = jump.outcome.name.lower()
+        outcomes[name] = outcomes.get(name, 0) + 1
+    kept = [asdict(jump) for jump in jumps if jump.outcome.kept]
+    return {"outcomes": outcomes, "ahead": sum(jump["horizon"] for jump in kept)}
