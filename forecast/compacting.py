@@ -20,7 +20,8 @@ _SPAN = 2**16  # coordinates of a block of rows held at once: 64 MiB
 def compact(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
     """Write a copy of a store whose chunks hold up to 256 rows of few coordinates instead of one row of many.
 
-    A read of some coordinates over all rows then opens a few files for 256 rows. Reading a whole row becomes slower, as
+    All rows of a coordinate lie together. A read of neighbouring coordinates over all rows is then one piece of one or
+    two files for 256 rows; what it returns is laid out so, too (Fortran order). Reading a whole row becomes slower, as
     it lies in many files. The copy is the same recording: same log, digest and uuid, and `verify` checks the same
     CRCs. It is for reading; nothing can be appended.
 
@@ -73,7 +74,7 @@ def _compact_stream(source: Trajectory, about: Description, name: str, folder: P
     block = min(MAX_BLOCK_ROWS, max(2, num_rows))
     width = min(size, MAX_CHUNK // block)
     width = math.ceil(size / math.ceil(size / width))
-    create_array(folder, size, coding, Chunks(block, width), num_rows)
+    create_array(folder, size, coding, Chunks(block, width, by_coordinate=True), num_rows)
     spans = range(0, size, width * max(1, _SPAN // width))
     for first_row in range(0, num_rows, block):
         rows = range(first_row, min(first_row + block, num_rows))
@@ -83,7 +84,7 @@ def _compact_stream(source: Trajectory, about: Description, name: str, folder: P
             values = coding.to_stored(stream.read(rows, start, stop))
             for begin in range(start, stop, width):
                 piece = values[:, begin - start : min(begin + width, stop) - start]
-                chunk = np.full((block, width), coding.fill, coding.dtype)
-                chunk[: piece.shape[0], : piece.shape[1]] = piece
+                chunk = np.full((width, block), coding.fill, coding.dtype)
+                chunk[: piece.shape[1], : piece.shape[0]] = piece.T
                 with open(folder / "c" / str(first_row // block) / str(begin // width), "xb", buffering=0) as file:
                     write_all(file, memoryview(coding.compress(chunk.reshape(-1))))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .chunk_writer import aligned_zeros
 from .errors import TrajectoryError
 from .tiers import coding_of, lost_to_rounding
 from .trajectory import Trajectory
@@ -67,7 +68,7 @@ class TrajectoryWriter:
             self._free[name] = queue.SimpleQueue()
             for _ in range(depth):
                 # Zeros written now: a page that is touched for the first time while training costs twice the copy.
-                buffer = np.full(stream.layout.size, 0, dtype="<f4")
+                buffer = aligned_zeros(stream.layout.size, "<f4")
                 self.num_buffer_bytes += buffer.nbytes
                 self._free[name].put(buffer)
             if stream.tier == "bfloat16" and name == "weights":

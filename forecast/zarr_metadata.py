@@ -15,6 +15,8 @@ MAX_ROWS = 2**40
 MAX_CHUNK_ROWS = 2**12
 MAX_JSON = 2**26  # bytes of metadata; the layout of a net with 100 000 tensors takes a sixth of it
 METADATA = "zarr.json"
+_MIN_ROUNDED, _ROUNDING = 2**18, 2**11  # coordinates; 4096 bytes of the narrowest tier
+_BY_COORDINATE = {"name": "transpose", "configuration": {"order": [1, 0]}}
 
 
 class Chunks(NamedTuple):
@@ -23,15 +25,21 @@ class Chunks(NamedTuple):
     Attributes:
         rows: rows in a chunk.
         coordinates: coordinates in a chunk.
+        by_coordinate: whether all rows of one coordinate lie together in the file, `[param, time]`.
     """
 
     rows: int
     coordinates: int
+    by_coordinate: bool = False
 
 
 def row_chunks(size: int) -> Chunks:
-    """Chunks of one row each: as many as the limit asks for, of equal size. Zarr pads the last; this wastes least."""
-    return Chunks(1, math.ceil(size / math.ceil(size / MAX_CHUNK)))
+    """Chunks of one row each: as many as the limit asks for, of equal size. Zarr pads the last; this wastes least.
+
+    Large ones are rounded up to whole blocks of a disk.
+    """
+    chunk = math.ceil(size / math.ceil(size / MAX_CHUNK))
+    return Chunks(1, chunk if chunk < _MIN_ROUNDED else math.ceil(chunk / _ROUNDING) * _ROUNDING)
 
 
 def create_group(folder: Path, attributes: Mapping[str, Any]) -> None:
@@ -45,14 +53,15 @@ def create_group(folder: Path, attributes: Mapping[str, Any]) -> None:
 def create_array(folder: Path, size: int, coding: Coding, chunks: Chunks, num_rows: int = 0) -> None:
     """Make the metadata of a Zarr v3 array `[time, param]`, and the folder `c` for its chunks."""
     import zarr
-    from zarr.codecs import BloscCodec
+    from zarr.codecs import BloscCodec, TransposeCodec
 
     compressor = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=4) if coding.compressed else None
     zarr.create_array(
         str(folder),
         shape=(num_rows, size),
-        chunks=tuple(chunks),
+        chunks=(chunks.rows, chunks.coordinates),
         dtype=coding.data_type,
+        filters=[TransposeCodec(order=(1, 0))] if chunks.by_coordinate else None,
         compressors=compressor,
         fill_value=coding.fill,  # what is missing shall not look like a real row
         dimension_names=("time", "param"),
@@ -135,6 +144,9 @@ def read_chunks(folder: Path, size: int, coding: Coding) -> Chunks:
         num_rows, num_columns = metadata["shape"]
         chunk_rows, chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
         codec, *compressors = metadata["codecs"]
+        by_coordinate = codec == _BY_COORDINATE
+        if by_coordinate:
+            codec, *compressors = compressors
         told = {
             "zarr_format": metadata["zarr_format"],
             "node_type": metadata["node_type"],
@@ -175,7 +187,7 @@ def read_chunks(folder: Path, size: int, coding: Coding) -> Chunks:
             f"{path} must have chunks of 1 to {MAX_CHUNK_ROWS} rows and at most {MAX_CHUNK} numbers, got "
             f"{chunk_rows!r:.80} rows."
         )
-    return Chunks(chunk_rows, chunk)
+    return Chunks(chunk_rows, chunk, by_coordinate)
 
 
 def sync(path: Path) -> None:

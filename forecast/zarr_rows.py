@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .commit_log import write_all
+from .chunk_writer import ChunkWriter
 from .errors import TrajectoryError
 from .tiers import MAX_OVERHEAD, Coding
 from .zarr_metadata import read_chunks, sync, write_num_rows
 
+_ADVISED = 2**18  # bytes
 _OURS = re.compile(r"(0|[1-9][0-9]*)|\.[0-9]+\.tmp")
-_WHOLE = 8  # from one part in so many of a block on, it is read whole rather than piece by piece
 
 
 class RowFiles:
     """The chunk files of one stream. Which of them count is for the commit log to say.
 
-    Chunks hold one row each, or, after `compact`, a block of many rows and few coordinates.
+    Chunks hold one row each, or, after `compact`, a block of many rows and few coordinates, by coordinate.
 
     Args:
         folder: the array's folder.
@@ -49,7 +49,8 @@ class RowFiles:
         for path in (folder, self._rows):
             if path.is_symlink() or not path.is_dir():  # sweeping must never reach another place
                 raise TrajectoryError(f"{path} must be a folder. It is missing or a link; restore it from a copy.")
-        self._block, self._chunk = read_chunks(folder, size, coding)
+        self._block, self._chunk, self._by_coordinate = read_chunks(folder, size, coding)
+        self._writer = ChunkWriter(0 if coding.compressed else self._chunk * coding.dtype.itemsize)
 
     @property
     def num_row_bytes(self) -> int:
@@ -82,15 +83,10 @@ class RowFiles:
             piece = self._coding.to_stored(vector[start : start + self._chunk])
             # A chunk at a time, so that it is still in the cache when it is written.
             crc = zlib.crc32(piece.view(np.uint8).data, crc)
-            missing = self._chunk - len(piece)
-            if self._coding.compressed and missing:
-                piece, missing = np.pad(piece, (0, missing)), 0
-            with open(temporary / str(index), "xb", buffering=0) as file:
-                write_all(file, memoryview(self._coding.compress(piece)))
-                if missing:
-                    write_all(file, memoryview(bytes(missing * piece.itemsize)))
-                if do_sync:
-                    os.fsync(file.fileno())
+            if self._coding.compressed:
+                piece = np.pad(piece, (0, self._chunk - len(piece)))
+            data = np.frombuffer(self._coding.compress(piece), np.uint8)
+            self._writer.write(temporary / str(index), data, do_sync)
         if do_sync:
             sync(temporary)
         temporary.rename(self._rows / str(row))
@@ -135,7 +131,7 @@ class RowFiles:
         for block, positions in blocks.items():
             for index, _, _ in pieces:
                 self._require_length(block, index, rows[positions[0]])
-        values = np.empty((len(rows), stop - start), self._coding.dtype)
+        values = self._empty(len(rows), stop - start)
         for block, positions in blocks.items():
             inside = [rows[position] % self._block for position in positions]
             for index, first, span in pieces:
@@ -153,9 +149,10 @@ class RowFiles:
             found = [0] * len(inside)
             for index, first, span in self._pieces(0, self._size):
                 self._require_length(first_row // self._block, index, first_row)
-                values = np.empty((len(inside), span.stop - span.start), self._coding.dtype)
+                values = self._empty(len(inside), span.stop - span.start)
                 self._read_piece(first_row // self._block, index, first, inside, values, inside)
-                found = [zlib.crc32(row.view(np.uint8).data, crc) for row, crc in zip(values, found, strict=True)]
+                contiguous = np.ascontiguousarray(values).view(np.uint8)
+                found = [zlib.crc32(row.data, crc) for row, crc in zip(contiguous, found, strict=True)]
             yield from found
 
     def _temporary(self, row: int) -> Path:
@@ -192,35 +189,49 @@ class RowFiles:
         self, block: int, index: int, first: int, inside: list[int], target: NDArray[Any], positions: list[int]
     ) -> None:
         """Fill `target[positions]`, `[time, piece]`, with rows `inside` of a block, from coordinate `first` of it."""
-        width = target.shape[1]
+        width, itemsize = target.shape[1], target.itemsize
         with open(self._file(block, index), "rb", buffering=0) as file:
-            if not self._coding.compressed and len(inside) * width * _WHOLE < self._block * self._chunk:
-                for row, position in zip(inside, positions, strict=True):
-                    file.seek((row * self._chunk + first) * target.itemsize)
-                    _read_all(file, target[position])
-                return
-            if not self._coding.compressed and self._block == 1:  # straight to where it belongs
-                file.seek(first * target.itemsize)
-                _read_all(file, target[positions[0]])
-                for position in positions[1:]:
-                    target[position] = target[positions[0]]
-                return
-            values = np.empty((self._block, self._chunk), self._coding.dtype)
             if self._coding.compressed:
+                values = self._empty(self._block, self._chunk)
                 try:
-                    self._coding.decompress(file.read(), values)
+                    self._coding.decompress(file.read(), values.T if self._by_coordinate else values)
                 except TrajectoryError as error:
                     raise TrajectoryError(
                         f"Row {block * self._block + inside[0]} of stream {self._folder.name!r} is damaged: "
                         f"{file.name}: {error}. Restore it from a copy."
                     ) from error
+                target[_span(positions)] = values[_span(inside), first : first + width]
+            elif self._by_coordinate:
+                file.seek(first * self._block * itemsize)
+                if inside == positions == list(range(self._block)) and len(target) == self._block:
+                    _read_all(file, target.T)
+                else:
+                    values = self._empty(self._block, width)
+                    _read_all(file, values.T)
+                    target[_span(positions)] = values[_span(inside)]
             else:
-                _read_all(file, values)
-        target[positions] = values[inside, first : first + width]
+                for row, position in zip(inside, positions, strict=True):
+                    file.seek((row * self._chunk + first) * itemsize)
+                    _read_all(file, target[position])
+
+    def _empty(self, num_rows: int, width: int) -> NDArray[Any]:
+        """Room for numbers, `[time, param]`, that lie in memory as they do in files."""
+        if self._by_coordinate:
+            return np.empty((width, num_rows), self._coding.dtype).T
+        return np.empty((num_rows, width), self._coding.dtype)
+
+
+def _span(numbers: list[int]) -> "slice | list[int]":
+    """The same elements as a slice where they are neighbours, which NumPy copies faster."""
+    if numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return slice(numbers[0], numbers[-1] + 1)
+    return numbers
 
 
 def _read_all(file: FileIO, target: NDArray[Any]) -> None:
     wanted = target.view(np.uint8).reshape(-1).data
+    if len(wanted) >= _ADVISED and hasattr(os, "posix_fadvise"):  # all of it at once, not as the kernel reads ahead
+        os.posix_fadvise(file.fileno(), file.tell(), len(wanted), os.POSIX_FADV_WILLNEED)
     while len(wanted):
         num_bytes = file.readinto(wanted)
         if not num_bytes:

@@ -25,7 +25,7 @@ from deadreckon.forecast import (
     compacting,
     zarr_metadata,
 )
-from deadreckon.forecast.tiers import Bfloat16, Lossless, lost_to_rounding
+from deadreckon.forecast.tiers import CODINGS, Bfloat16, Lossless, lost_to_rounding
 
 OLD = Path(__file__).parent / "stores" / "version_1"
 OLD_DIGEST = "3482b74ab769f2d7434e39738422d06a7b66436ff310d73cee83703728f73263"
@@ -93,16 +93,18 @@ def test_rows_of_every_tier_come_back(tmp_path: Path, tier: Tier) -> None:
 
 
 def test_tensorstore_opens_every_tier(tmp_path: Path) -> None:
-    """Tensorstore, where it is installed, reads the arrays of every tier."""
+    """Tensorstore, where it is installed, reads the arrays of every tier, compacted or not."""
     tensorstore = pytest.importorskip("tensorstore", exc_type=ImportError)
     rows = make_rows(3, 70)
     for tier in TIERS:
         record(tmp_path / tier, rows, tier)
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(tmp_path / tier / "weights")}}
-        values = tensorstore.open(spec).result().read().result()
-        values = Bfloat16().from_stored(values) if tier == "bfloat16" else values
-        expected = Trajectory.open(tmp_path / tier).stream("weights")[:]
-        np.testing.assert_array_equal(values, expected)
+        compact(tmp_path / tier, tmp_path / f"{tier}_compact")
+        for name in (tier, f"{tier}_compact"):
+            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(tmp_path / name / "weights")}}
+            values = tensorstore.open(spec).result().read().result()
+            values = Bfloat16().from_stored(values) if tier == "bfloat16" else values
+            expected = Trajectory.open(tmp_path / tier).stream("weights")[:]
+            np.testing.assert_array_equal(values, expected)
 
 
 def test_rounding_is_measured_against_the_step() -> None:
@@ -223,6 +225,24 @@ def test_a_compacted_store_is_the_same_recording(tmp_path: Path, tier: Tier, cou
     np.testing.assert_array_equal(Bfloat16().from_stored(values) if tier == "bfloat16" else values, first[:])
     if count:
         assert len(list((tmp_path / "c/weights/c").iterdir())) == -(-count // max(2, min(4, count)))
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_compacted_stores_by_row_are_still_read(tmp_path: Path, tier: Tier) -> None:
+    """Chunks of many rows that lie row by row, as `compact` once made them, read the same."""
+    rows = make_rows(6, 70)
+    record(tmp_path / "t", rows, tier)
+    compact(tmp_path / "t", tmp_path / "c")
+    expected = Trajectory.open(tmp_path / "t").stream("weights")[:]
+    shutil.rmtree(tmp_path / "c/weights")
+    coding = CODINGS[tier]
+    zarr_metadata.create_array(tmp_path / "c/weights", 70, coding, zarr_metadata.Chunks(4, 8), 6)
+    array = zarr.open_array(str(tmp_path / "c/weights"), mode="r+")
+    array[:] = coding.to_stored(rows.reshape(-1)).reshape(rows.shape)
+    found = Trajectory.open(tmp_path / "c")
+    found.verify()
+    np.testing.assert_array_equal(found.stream("weights")[:], expected)
+    np.testing.assert_array_equal(found.stream("weights").read([5, 0, 0], 3, 12), expected[[5, 0, 0], 3:12])
 
 
 def test_a_compacted_store_is_for_reading(tmp_path: Path) -> None:
