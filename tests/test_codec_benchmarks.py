@@ -20,7 +20,7 @@ from codec_streams import LAYOUTS, ar1_stream
 from torch import Tensor
 
 from deadreckon.codec import Codec, CodecConfig
-from deadreckon.forecast import Layout
+from deadreckon.forecast import Layout, layout_of
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = (
@@ -32,6 +32,7 @@ NAMES = (
     "codec_updates",
     "codec_baselines",
     "accuracy_table",
+    "codec_gradients",
     "codec_accuracy",
 )
 RAW = {"lattice": "raw"}
@@ -447,6 +448,73 @@ class TestAccuracy:
         run = self.train(scripts, monkeypatch, None, None, local_steps=6, stretch=2)
         assert (run.num_steps, run.ratio) == (24, 3)
         assert self.train(scripts, monkeypatch, RAW, RAW, local_steps=6, stretch=2).ratio == pytest.approx(3, rel=0.1)
+
+    def test_more_float32_steps_are_an_arm_of_their_own(self, scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Twice the steps with every gradient sent in float32 are named apart from the float32 run and cost twice."""
+        run = self.train(scripts, monkeypatch, None, None, stretch=2)
+        assert (run.arm, run.num_steps, run.ratio) == ("longer", 24, 0.5)
+        assert self.train(scripts, monkeypatch, None, None).arm == "float32"
+
+    def test_differences_are_of_equal_seeds(self, scripts: Any) -> None:
+        """Runs in any order are paired by seed, and a run without its partner counts nowhere, its bits neither."""
+        table = scripts.accuracy_table
+        runs = [
+            table.Run("small", seed, arm, 10, 12, accuracy, 0.3, ratio=ratio)
+            for seed, arm, accuracy, ratio in [
+                (1, "float32", 80.0, 1.0),
+                (0, "float32", 90.0, 1.0),
+                (0, "compressed", 91.0, 400.0),
+                (1, "compressed", 82.0, 400.0),
+                (2, "compressed", 10.0, 4.0),
+            ]
+        ]
+        assert table.differences_of(runs, "small", "compressed", "float32").tolist() == [1.0, 2.0]
+        text = "\n".join(table.table_text(runs))
+        assert "85.00      86.50      +1.50" in text
+        assert "least ratio 400.0, reached over all tasks, reached on each by itself" in text
+
+    def test_one_bad_task_is_not_hidden_by_a_good_one(self, scripts: Any) -> None:
+        """A task that loses is told even where the mean over tasks gains."""
+        table = scripts.accuracy_table
+        runs = [
+            table.Run(name, seed, arm, 10, 12, 90.0 + gain, 0.3, ratio=1.0 if arm == "float32" else 400.0)
+            for name, gains in (("good", (0.0, 3.0)), ("bad", (0.0, -1.0)))
+            for seed in (0, 1)
+            for arm, gain in zip(("float32", "compressed"), gains, strict=True)
+        ]
+        assert "reached over all tasks, not reached on each by itself" in "\n".join(table.table_text(runs))
+
+    @pytest.mark.parametrize("with_text", [False, True])
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_stacked_gradients_are_the_plain_ones(self, scripts: Any, with_text: bool, shared: bool) -> None:
+        """Batched matrix products give each worker the gradient that `vmap` gives, with and without an embedding."""
+        nn, gradients = torch.nn, scripts.codec_gradients
+        generator = torch.Generator().manual_seed(0)
+        first = [nn.Embedding(5, 3), nn.Flatten()] if with_text else [nn.Flatten()]
+        network = nn.Sequential(*first, nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+        layout = layout_of(network)
+        weights = torch.randn(layout.size if shared else (3, layout.size), generator=generator)
+        batches = [
+            (
+                torch.randint(5, (6, 4), generator=generator)
+                if with_text
+                else torch.randn(6, 3, 4, generator=generator),
+                torch.randint(4, (6,), generator=generator),
+            )
+            for _ in range(3)
+        ]
+        found = gradients.gradients_of(network, layout, weights, batches)
+        inputs, labels = (torch.stack(parts) for parts in zip(*batches, strict=True))
+        plain = gradients.plain(network, gradients.by_worker(weights.expand(3, -1), layout), inputs, labels)
+        torch.testing.assert_close(found, torch.cat([plain[spec.name].flatten(1) for spec in layout], 1))
+        assert not torch.equal(found[0], found[1])
+
+    def test_other_networks_go_the_plain_way(self, scripts: Any) -> None:
+        """A network with a layer that the fast way does not know, or that is no plain stack, is not taken for one."""
+        nn, is_stack = torch.nn, scripts.codec_gradients.is_stack
+        assert is_stack(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+        assert not is_stack(nn.Sequential(nn.Linear(2, 2), nn.GELU()))
+        assert not is_stack(nn.Linear(2, 2))
 
     def test_runs_are_taken_up_where_they_were_left(self, scripts: Any, tmp_path: Path) -> None:
         """Runs in a file come back as they were; those of another scheme are refused."""
