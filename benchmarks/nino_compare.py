@@ -8,8 +8,8 @@ Of every run the same moments are taken. Every forecaster gets the rows that it 
 authors' 200 steps apart. Below 200 steps the authors' forecasts are linear between standing still and their first one.
 
 Skill is 1 - squared error of the weights over that of standing still: a geometric mean over runs, with 95 % bootstrap
-intervals over runs. `ours / it` is the ratio of squared errors, run by run; ours is non-inferior where the interval
-lies below 1.05.
+intervals over runs. `ours / it` is the ratio of squared errors, run by run, of `nino_long`; ours is non-inferior where
+the interval lies below 1.05.
 
 Jump value: the weights that were forecast are put into the network, and their loss is measured on data that is neither
 trained nor tested on (verify and tune). It is credited with as many optimiser steps as the run itself needed from this
@@ -90,7 +90,7 @@ def contestants(checkpoint: str | None, wnn_plus: str | None, fits: Sequence[str
         Contestant("linear", make_forecaster("linear"), 10),
         Contestant("linear 200", make_forecaster("linear"), FAR),
     ]
-    for name in ("tuned_line", "adaptive_linear", "wnn_plus", "nino"):
+    for name in ("tuned_line", "adaptive_linear", "wnn_plus", "nino", "nino_long"):
         if name in pretrained_names():
             found.append(Contestant(name, load_pretrained(name), 10))
     for text in fits:

@@ -51,6 +51,7 @@ digits conv 1 adamw 0.003 constant 128 923
 teacher mlp 1 adamw 0.003 constant 128 943
 shakespeare transformer 0.5 adamw 0.003 constant 32 933
 fashion_mnist conv 1 adamw 0.001 constant 32 904
+fashion_mnist conv 1 adam 0.006 cosine 64 905
 fashion_mnist mlp 1 adamw 0.001 constant 32 918
 fashion_mnist mlp 1 adam 0.003 cosine 64 919
 digits mlp 1 adam 0.01 linear 64 924
@@ -91,6 +92,12 @@ shakespeare mlp 1 adam 0.001 linear 32 824
 digits conv 1 adam 0.001 constant 32 825
 teacher mlp 1 adam 0.001 constant 32 826
 shakespeare mlp_norm 1 adam 0.003 cosine 64 827
+digits conv 1 adam 0.003 constant 16 828
+digits conv_norm 1 adamw 0.003 linear 16 829
+digits conv 1 adam 0.006 cosine 8 830
+digits conv_norm 1 adam 0.001 constant 8 831
+teacher mlp 1 adam 0.01 constant 32 832
+digits mlp 1 adam 0.01 linear 16 833
 """
 
 

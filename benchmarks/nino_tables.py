@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from deadreckon.experiments.bootstrap import as_ratio, as_skill, estimates, log_ratio
 
-OURS = "nino"
+OURS = "nino_long"
 MARGIN = 1.05  # of squared error, up to which ours counts as non-inferior
 RESAMPLES = 2000
 SEED = 0

@@ -16,7 +16,8 @@ from .horizons import between
 from .nino_items import padded, part_of
 from .nino_neurons import Edges, NeuronNetwork, split
 from .nino_pass import NeuronPass
-from .nino_signals import ROWS
+from .nino_signals import ROWS, num_steps
+from .nino_start import least_squares
 from .options import require_integer
 from .stored_state import require_horizons, require_tensors
 from .trainable import Items, TrainableForecaster, TrainingItems
@@ -24,8 +25,9 @@ from .trainable import Items, TrainableForecaster, TrainingItems
 PREFIX = "network."
 MAX_HORIZONS = 64  # of a fit; a file that claims more is damaged or hostile, and so with the width
 MAX_WIDTH = 512
-MAX_HISTORY = 32
+MAX_HISTORY = 128
 LEAST = 0.05  # relative error below which training gains little more from a case
+START = 64  # cases from which training begins
 SCALE_SHARE = 0.05  # of the fit of scales in what training reduces
 
 
@@ -50,11 +52,15 @@ class NiNo(TrainableForecaster):
     """mean = last + unit (h / spacing) sum_r a_r(h) b_r: a graph network says how far to follow each odd number b_r.
 
     b are the scalar's last steps, its value, the mean step of its row and of its column, and Adam's next step
-    where the window carries moments. The coefficients a come from a graph network that sees only even numbers without a
-    unit: how straight, how large and how correlated steps are, for the scalar, its tensor, and all edges of the neurons
-    at its ends; messages run along and against the edges (`NeuronNetwork`). It also sees the spacing of the rows and
-    how the learning rate changed. So mirrored weights have mirrored forecasts, forecasts follow the unit of the values,
-    and what stands still is held.
+    where the window carries moments. In a window of more than ten rows the older ones count as means over stretches
+    that grow with age (`nino_stretches`): what is slow shows in them, what is noise averages out.
+
+    The coefficients a are sums of what is best on the whole (least squares, before training), of what a small network
+    says of each tensor as a whole, and of what a graph network says of each scalar. Both see only even numbers without
+    a unit: how straight, how large and how correlated steps are, for the scalar, its tensor, and all edges of the
+    neurons at its ends; messages run along and against the edges (`NeuronNetwork`). They also see the spacing of the
+    rows and how the learning rate changed. So mirrored weights have mirrored forecasts, forecasts follow the unit of
+    the values, and what stands still is held.
 
     After Knyazev, Moudgil, Lajoie, Belilovsky, Lacoste-Julien 2025, "Accelerating Training with Neuron Interaction and
     Nowcasting Networks", ICLR, arXiv 2409.04434, whose network has none of these properties; for that one see
@@ -68,8 +74,8 @@ class NiNo(TrainableForecaster):
         width: of the states of neurons and edges.
         samples: edges drawn from each training case.
         nodes: neurons drawn from each group.
-        history: rows in the window. More rows show slow motion among the noise; after every jump as many have to be
-            waited for.
+        history: rows in the window, 3 to 128. More rows show slow motion among the noise: with 70 instead of 10 the
+            error 200 steps ahead halved (docs/nino.md). After every jump as many have to be waited for.
         stream: the stream it forecasts.
 
     Raises:
@@ -129,6 +135,13 @@ class NiNo(TrainableForecaster):
         else:
             network = NeuronNetwork(self.width, len(horizons), self.history)
             network.initialise(generator)
+            chosen = range(0, examples.num_training, max(1, examples.num_training // START))
+            drawn = [self._item(examples, index, generator) for index in chosen if float(examples.weights[index]) > 0]
+            basis = padded([item[0] for item in drawn], self.samples).basis
+            target, weight, *_ = (torch.cat(parts) for parts in zip(*(item[1:] for item in drawn), strict=True))
+            usual, directions = least_squares(basis, target, weight)
+            network.usual.copy_(usual)
+            network.directions.copy_(directions)
         return network.requires_grad_(True).train()
 
     @override
@@ -150,7 +163,7 @@ class NiNo(TrainableForecaster):
         last = window.last[at].double()
         moved = torch.stack([(case.targets[h][at].double() - last).cpu() for h in examples.horizons], dim=1)
         unit = part.unit
-        counted = part.counts * (unit > 0) * (part.edges.basis[0, :, : self.history - 1] != 0).any(dim=1)
+        counted = part.counts * (unit > 0) * (part.edges.basis[0, :, : num_steps(self.history)] != 0).any(dim=1)
         target = moved / torch.where(unit > 0, unit, 1.0).unsqueeze(1) / reach
         persistence = (counted.unsqueeze(1) * moved.square()).sum(dim=0)
         # In units in which a case's motion is one, so that float32 is enough.

@@ -9,8 +9,9 @@ from torch import Tensor
 from ..forecast import Layout, Window
 from ..forecast.graph import EdgeBlock, NeuralGraph
 from .graph_tiles import silent_blocks
-from .nino_neurons import EDGE_KINDS, LONE_EDGE, LONE_NODE, NODE_KINDS, STATISTICS, Edges
-from .nino_signals import BESIDE, FEATURES, facts_of, features_of, signals_of
+from .nino_neurons import EDGE_KINDS, LONE_EDGE, LONE_NODE, NODE_KINDS, Edges
+from .nino_signals import drift_of, facts_of, features_of, signals_of
+from .nino_stretches import condensed
 
 _OF_EDGES = ("basis", "kind", "tensor", "ends", "share")
 
@@ -62,17 +63,19 @@ def part_of(
         generator: the source of randomness; needed if something is to be chosen.
     """
     graph, layout = cast(NeuralGraph, window.graph), window.layout
-    facts = facts_of(window)
+    seen_rows = condensed(window)
+    values, distances = seen_rows.window.values, seen_rows.gaps
+    facts = facts_of(seen_rows)
     step = None if facts.step is None else facts.step.cpu()
     signals = torch.cat(
         [
-            signals_of(window.values[:, spec.span].cpu(), None if step is None else step[spec.span], facts, index)
+            signals_of(values[:, spec.span].cpu(), None if step is None else step[spec.span], facts, index, distances)
             for index, spec in enumerate(layout)
         ],
         dim=1,
     )
     places = {block: positions(graph, block, layout) for block in graph.blocks if block.parameter is not None}
-    statistics, common = _seen_of_nodes(graph, places, signals)
+    statistics, common = _seen_of_nodes(graph, places, signals, distances)
     basis = torch.cat((signals, common)).T.contiguous()
     chosen, numbers = _choice(graph, nodes_per_group, generator)
     blocks = [*graph.blocks, *silent_blocks(graph, layout)]
@@ -116,13 +119,15 @@ def _numel(block: EdgeBlock) -> int:
     return block.num_edges * block.slots
 
 
-def _seen_of_nodes(graph: NeuralGraph, places: Mapping[EdgeBlock, Tensor], signals: Tensor) -> tuple[Tensor, Tensor]:
-    """`[node, STATISTICS]`, the lone node last, and what each scalar has in common with others, `[2, param]`."""
-    statistics = torch.zeros(graph.num_nodes + 1, STATISTICS)
+def _seen_of_nodes(
+    graph: NeuralGraph, places: Mapping[EdgeBlock, Tensor], signals: Tensor, distances: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
+    """`[node, statistic]`, the lone node last, and what each scalar has in common with others, `[2, param]`."""
+    features, drift = features_of(signals, distances), drift_of(signals, distances)
+    half = len(features) + 1
+    statistics = torch.zeros(graph.num_nodes + 1, 2 * half)
     common = torch.zeros(2, signals.shape[1])
-    features, drift = features_of(signals), signals[:-BESIDE].mean(dim=0)
     inward, outward = num_blocks(graph, "target", False), num_blocks(graph, "source", False)
-    half = FEATURES + 1
     for block, at in places.items():
         seen, moved = features[:, at], drift[at]
         for side, dims, other, group, offset, number in (

@@ -12,8 +12,9 @@ from ..forecast.graph import EdgeBlock, NeuralGraph
 from .coordinate_pieces import for_each
 from .graph_tiles import Cut, block_spans, cut_values, cuts, put_back, shape_of, silent_blocks, tile_of
 from .nino_items import num_blocks
-from .nino_neurons import COMMON, EDGE_KINDS, LONE_EDGE, LONE_NODE, NODE_KINDS, SPREAD, STATISTICS, NeuronNetwork
-from .nino_signals import BESIDE, FEATURES, aligned, facts_of, features_of, num_signals, signals_of, signals_of_all
+from .nino_neurons import COMMON, EDGE_KINDS, LONE_EDGE, LONE_NODE, NODE_KINDS, SPREAD, NeuronNetwork, num_statistics
+from .nino_signals import BESIDE, aligned, drift_of, facts_of, features_of, num_features, signals_of, signals_of_all
+from .nino_stretches import condensed
 
 Work = Callable[[int, Cut], tuple[Tensor, Tensor]]
 """Block's number and cut to sums over its sources, `[..., groups, target]`, and targets, `[..., groups, source]`."""
@@ -44,19 +45,23 @@ class NeuronPass:
         self.network = network
         self.graph = cast(NeuralGraph, window.graph)
         self.layout: Layout = window.layout
-        self.rows = window.values.cpu()
-        self.facts = facts_of(window)
+        seen = condensed(window)
+        self.rows = seen.window.values.cpu()
+        self._distances = seen.gaps
+        self.facts = facts_of(seen)
         self._step = None if self.facts.step is None else self.facts.step.cpu()
         self._number = {name: number for number, name in enumerate(self.layout.names)}
-        self._signals = num_signals(len(self.rows))
+        self._signals = len(self.rows) - 1 + BESIDE
+        self._features = num_features(len(window))
         self._context = network.context(self.facts.context)
+        self._followed = network.of_tensors(self.facts.context)
         self._blocks = [*self.graph.blocks, *silent_blocks(self.graph, self.layout)]
         self._seen_of_all = self._held() if self.layout.size <= HELD else None
         self._tiles = [self._tile(block) for block in self._blocks]
         statistics, self._common = self._statistics()
         kinds = [NODE_KINDS[group.kind] for group in self.graph.nodes]
         nodes = [network.start(s.T, torch.tensor(k)) for s, k in zip(statistics, kinds, strict=True)]
-        nodes.append(network.start(torch.zeros(1, STATISTICS), torch.tensor(LONE_NODE)))
+        nodes.append(network.start(torch.zeros(1, num_statistics(len(window))), torch.tensor(LONE_NODE)))
         nodes = self._renewed(nodes)
         self._source = [network.source(state).T for state in nodes]
         self._target = [network.target(state).T for state in nodes]
@@ -65,8 +70,12 @@ class NeuronPass:
 
     def _held(self) -> Tensor:
         """What is seen of every scalar, `[number, param]`: signals, features, mean step."""
-        signals = signals_of_all(self.rows, self._step, self.facts, self.layout)
-        return torch.cat((signals, features_of(signals), signals[:-BESIDE].mean(dim=0, keepdim=True)))
+        signals = signals_of_all(self.rows, self._step, self.facts, self.layout, self._distances)
+        return self._with_features(signals)
+
+    def _with_features(self, signals: Tensor) -> Tensor:
+        drift = drift_of(signals, self._distances)
+        return torch.cat((signals, features_of(signals, self._distances), drift.unsqueeze(0)))
 
     def _tile(self, block: EdgeBlock) -> tuple[Tensor, ...]:
         """What is seen of a block's edges; or its rows, and the optimiser's step, where that is not held."""
@@ -81,29 +90,29 @@ class NeuronPass:
         """`[number, groups, target, source, slot]`."""
         block, tiles = self._blocks[number], self._tiles[number]
         if block.parameter is None:
-            return torch.zeros(self._signals + FEATURES + 1, *shape_of(cut), block.slots)
+            return torch.zeros(self._signals + self._features + 1, *shape_of(cut), block.slots)
         parts = [tile[:, cut.groups, cut.targets, cut.sources] for tile in tiles]
         if self._seen_of_all is not None:
             return parts[0]
         step = parts[1].flatten() if len(parts) > 1 else None
-        signals = signals_of(parts[0].flatten(1), step, self.facts, self._number[block.parameter])
-        seen = torch.cat((signals, features_of(signals), signals[:-BESIDE].mean(dim=0, keepdim=True)))
-        return seen.view(-1, *parts[0].shape[1:])
+        tensor = self._number[block.parameter]
+        signals = signals_of(parts[0].flatten(1), step, self.facts, tensor, self._distances)
+        return self._with_features(signals).view(-1, *parts[0].shape[1:])
 
     def _statistics(self) -> tuple[list[Tensor], list[Common | None]]:
-        """Of the nodes of each group, `[STATISTICS, node]`, and what the edges of each block have in common."""
-        half = FEATURES + 1
+        """Of the nodes of each group, `[statistic, node]`, and what the edges of each block have in common."""
+        half = self._features + 1
         sums = self._stripes(half, self._counted)
-        found = [torch.zeros(STATISTICS, group.size) for group in self.graph.nodes]
+        found = [torch.zeros(2 * half, group.size) for group in self.graph.nodes]
         common: list[Common | None] = []
         inward, outward = (num_blocks(self.graph, end, False) for end in ("target", "source"))
         for block, (at_target, at_source) in zip(self.graph.blocks, sums, strict=True):
             if block.parameter is None:
                 common.append(None)
                 continue
-            common.append(Common(at_target[FEATURES].clone(), at_source[FEATURES].clone()))
+            common.append(Common(at_target[-1].clone(), at_source[-1].clone()))
             for side, part in enumerate((at_target, at_source)):
-                part[FEATURES].abs_().log1p_()
+                part[-1].abs_().log1p_()
                 group, offset = (block.source, block.source_offset) if side else (block.target, block.target_offset)
                 place = found[group][side * half : (side + 1) * half, offset : offset + part.shape[1]]
                 place += part / (outward if side else inward)[group]
@@ -111,7 +120,7 @@ class NeuronPass:
 
     def _counted(self, number: int, cut: Cut) -> tuple[Tensor, Tensor]:
         """Features and mean steps summed over a cut's sources, and over its targets."""
-        seen = self._seen(number, cut)[self._signals :].sum(dim=4)
+        seen = _over_slots(self._seen(number, cut)[self._signals :])
         return seen.sum(dim=3), seen.sum(dim=2)
 
     # -- messages
@@ -121,7 +130,7 @@ class NeuronPass:
         width = network.width
         sent = [network.send(state).chunk(2, dim=1) for state in nodes]
         weight, bias = network.gate.weight.unflatten(0, (2, width)), network.gate.bias.unflatten(0, (2, width))
-        by_feature = weight.transpose(1, 2).unsqueeze(2).unsqueeze(2)  # [2, FEATURES, 1, 1, width]
+        by_feature = weight.transpose(1, 2).unsqueeze(2).unsqueeze(2)  # [2, feature, 1, 1, width]
 
         def messages(number: int, cut: Cut) -> tuple[Tensor, Tensor]:
             block = self._blocks[number]
@@ -132,9 +141,9 @@ class NeuronPass:
             forward = (gate[0] * from_source.sum(dim=1, keepdim=True)).expand(groups, targets, width)
             reverse = (gate[1] * from_target.sum(dim=1, keepdim=True)).expand(groups, sources, width)
             if block.parameter is not None:
-                seen = self._seen(number, cut)[self._signals : -1].sum(dim=4)
-                forward = forward + (torch.matmul(seen, from_source) * by_feature[0]).sum(dim=0)
-                reverse = reverse + (torch.matmul(seen.mT, from_target) * by_feature[1]).sum(dim=0)
+                seen = _over_slots(self._seen(number, cut)[self._signals : -1])
+                forward = forward + _gated(seen, from_source, by_feature[0])
+                reverse = reverse + _gated(seen.mT, from_target, by_feature[1])
             return forward.movedim(2, 0), reverse.movedim(2, 0)
 
         sums = self._stripes(width, messages)
@@ -196,6 +205,7 @@ class NeuronPass:
         }
         pieces = [(number, span) for number in numbers for span in block_spans(self._blocks[number], EDGES)]
         heads = [self._head(row.double(), reach.double(), calibration) for row in mixture]
+        fixed = {number: [head.fixed(self._added(number)) for head in heads] for number in numbers}
 
         def work(piece: tuple[int, tuple[int, int]]) -> None:
             number, (begin, end) = piece
@@ -207,7 +217,7 @@ class NeuronPass:
                 last = cut_values(tile, cut, slots).permute(1, 2, 3, 4, 0)[0]
                 # One by one: the last digits of a horizon must not depend on which others are asked for.
                 for asked, head in enumerate(heads):
-                    change, scale = head.of(hidden, basis)
+                    change, scale = head.of(hidden, basis, fixed[number][asked])
                     found = (change.mul_(unit).view(last.shape) + last, scale.mul_(unit).view(last.shape))
                     for place, values in zip(places[number], found, strict=True):
                         place[asked, cut.groups, cut.targets, cut.sources, slots] = values
@@ -217,18 +227,26 @@ class NeuronPass:
             put_back(self.graph, self.layout, [(self._blocks[n], places[n][index]) for n in numbers], result)
         return mean, scale
 
+    def _added(self, number: int) -> Tensor:
+        """What the tensor and the kind of a block add to its z, `[horizon, number]`."""
+        block, network = self._blocks[number], self.network
+        kind = LONE_EDGE if block.source == len(self.graph.nodes) else EDGE_KINDS[block.kind]
+        added = self._followed[self._number[str(block.parameter)]] + network.by_kind[kind]
+        return added.view(network.num_horizons, network.num_odd)
+
     def _head(self, row: Tensor, reach: Tensor, calibration: Tensor) -> "_Head":
         """The network's last layer for one asked horizon; `row` says what each trained one counts for."""
-        head = self.network.head
+        network = self.network
         counts = row.nonzero().squeeze(1)
         weight, bias = (
-            head.weight.unflatten(0, (-1, self.network.num_odd + 1)),
-            head.bias.unflatten(0, (-1, self.network.num_odd + 1)),
+            part.unflatten(0, (-1, network.num_odd + 1)) for part in (network.head.weight, network.head.bias)
         )
-        far = (row * reach).view(-1, 1)
+        far = (row * reach).view(-1, 1, 1) * network.directions  # [horizon, number, direction]
         return _Head(
-            (far.unsqueeze(2) * weight[:, :-1]).sum(dim=0).float(),
-            (far * bias[:, :-1]).sum(dim=0).float().unsqueeze(1),
+            torch.einsum("hor,hrw->ow", far, weight[:, :-1].double()).float(),
+            far,
+            bias[:, :-1],
+            (row * reach) @ network.usual.double(),
             weight[counts, -1],
             bias[counts, -1].unsqueeze(1),
             (row * calibration.square() * reach)[counts].float().unsqueeze(1),
@@ -240,9 +258,11 @@ class NeuronPass:
         lone = block.source == len(self.graph.nodes)
         seen = self._seen(number, cut)
         shape = seen.shape[1:]
-        basis = seen.new_zeros(network.num_odd, *shape)
+        basis = seen.new_empty(network.num_odd, *shape)
         basis[:-COMMON] = seen[: self._signals]
-        if not lone:
+        if lone:
+            basis[-COMMON:] = 0
+        else:
             common = cast(Common, self._common[number])
             basis[-2] = common.target.view(block.groups, -1)[cut.groups, cut.targets, None, None]
             basis[-1] = common.source.view(block.groups, 1, -1, 1)[cut.groups, :, cut.sources]
@@ -271,16 +291,40 @@ class _Head(NamedTuple):
     """The last layer for one asked horizon: what is linear in the trained ones is mixed once, before any scalar."""
 
     change: Tensor  # [number, width], times how far it is
-    change_bias: Tensor  # [number, 1]
+    far: Tensor  # directions, times how far it is, [horizon, number, direction]
+    bias: Tensor  # of z, [horizon, direction]
+    usual: Tensor  # times how far it is, [number]
     scale: Tensor  # of the trained horizons that count, [counts, width]
     scale_bias: Tensor  # [counts, 1]
     variance: Tensor  # what their squared scales count for, [counts, 1]
 
-    def of(self, hidden: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    def fixed(self, added: Tensor) -> Tensor:
+        """What is the same for all edges of a block, `[number, 1]`; `added` to their z, `[horizon, direction]`."""
+        return (torch.einsum("hor,hr->o", self.far, (self.bias + added).double()) + self.usual).float().unsqueeze(1)
+
+    def of(self, hidden: Tensor, basis: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
         """Change and scale in units, `[scalar]` each."""
-        change = torch.addmm(self.change_bias, self.change, hidden).mul_(basis).sum(dim=0)
+        change = torch.addmm(fixed, self.change, hidden).mul_(basis).sum(dim=0)
         inside = torch.addmm(self.scale_bias, self.scale, hidden).div_(SPREAD).tanh_()
         return change, inside.mul_(2 * SPREAD).exp_().mul_(self.variance).sum(dim=0).sqrt_()
+
+
+def _over_slots(seen: Tensor) -> Tensor:
+    """The sum over the last axis, without a copy where there is nothing to sum."""
+    return seen.squeeze(4) if seen.shape[4] == 1 else seen.sum(dim=4)
+
+
+def _gated(seen: Tensor, states: Tensor, by_feature: Tensor) -> Tensor:
+    """sum_f by_feature_f * (seen_f @ states), `[groups, row, width]`, in the order that makes less to add up.
+
+    Args:
+        seen: `[feature, groups, row, column]`.
+        states: `[groups, column, width]`.
+        by_feature: `[feature, 1, 1, width]`.
+    """
+    if seen.shape[2] <= seen.shape[3]:
+        return (torch.matmul(seen, states) * by_feature).sum(dim=0)
+    return torch.einsum("fgrc,fgcw->grw", seen, states * by_feature)
 
 
 def _states(states: Tensor, block: EdgeBlock, groups: slice, nodes: slice, end: str) -> Tensor:

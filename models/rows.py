@@ -89,6 +89,6 @@ def tensor_scaling(window: Window) -> Scaling:
         total[index] += window.values[:, span].to(dtype).sum(dtype=torch.float64).cpu()
     mean = total / count
     for index, span in chunks(window.layout):
-        rows = window.values[:, span].double()
-        squares[index] += rows.sub_(mean[index].to(rows)).square_().sum().cpu()
+        rows = window.values[:, span].double() - mean[index].to(window.values.device)
+        squares[index] += rows.square_().sum().cpu()
     return Scaling(mean, (squares / (count - 1).clamp(min=1)).sqrt())

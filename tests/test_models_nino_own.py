@@ -18,7 +18,9 @@ from deadreckon.models import Budget, FittingError, ModelError, NiNo, fit_foreca
 from deadreckon.models.nino_items import Part, padded, part_of
 from deadreckon.models.nino_neurons import NeuronNetwork, split
 from deadreckon.models.nino_pass import NeuronPass
-from deadreckon.models.nino_signals import facts_of
+from deadreckon.models.nino_signals import drift_of, facts_of, features_of, signals_of
+from deadreckon.models.nino_start import STEP, least_squares
+from deadreckon.models.nino_stretches import SINGLE, condensed, gaps, stretches
 
 Made = Callable[[], tuple[NeuralGraph, Layout]]
 every_graph = pytest.mark.parametrize("make", [mlp, depth_wise, language])
@@ -32,6 +34,8 @@ def some_network(num_horizons: int = 3, seed: int = 0, history: int = 5) -> Neur
     with torch.no_grad():
         for value in network.parameters():
             value.normal_(std=0.4, generator=generator)
+        for value in network.buffers():
+            value.normal_(std=0.2, generator=generator)
     return network.requires_grad_(False)
 
 
@@ -61,10 +65,10 @@ def on_edges(network: NeuronNetwork, part: Part, size: int) -> tuple[Tensor, Ten
     return change, log_scale
 
 
-def learned(width: int = 6) -> NiNo:
+def learned(width: int = 6, history: int = 5) -> NiNo:
     """With random values, for rows 2 steps apart."""
-    forecaster = NiNo(width=width)
-    network = some_network(len(HORIZONS))
+    forecaster = NiNo(width=width, history=history)
+    network = some_network(len(HORIZONS), history=history)
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     facts = {
         "horizons": torch.tensor(HORIZONS),
@@ -76,7 +80,7 @@ def learned(width: int = 6) -> NiNo:
 
 
 @every_graph
-@pytest.mark.parametrize(("moments", "num_rows"), [(False, 5), (True, 5), (True, 8)])
+@pytest.mark.parametrize(("moments", "num_rows"), [(False, 5), (True, 5), (True, 8), (True, 19)])
 def test_tiles_equal_the_list_of_edges(make: Made, moments: bool, num_rows: int) -> None:
     """Change and scale of every scalar agree within 1e-5 with the plain network on an explicit list of edges."""
     graph, layout = make()
@@ -104,10 +108,11 @@ def test_threads_and_pieces_do_not_matter(two_threads: None, monkeypatch: pytest
 
 
 @every_graph
-def test_it_is_odd_and_follows_the_unit(make: Made) -> None:
+@pytest.mark.parametrize("num_rows", [5, 19])
+def test_it_is_odd_and_follows_the_unit(make: Made, num_rows: int) -> None:
     """Mirrored windows have mirrored steps, those times a power of two steps times it; scales follow the unit."""
     graph, layout = make()
-    window, forecaster = window_on(graph, layout), learned()
+    window, forecaster = window_on(graph, layout, num_rows=num_rows), learned(history=num_rows)
     for factor in (-1.0, 2.0**40, -(2.0**-30)):
         other = replace(window, values=window.values * factor)
         for plain, changed in zip(forecaster.forecast(window, [2, 5]), forecaster.forecast(other, [2, 5]), strict=True):
@@ -117,12 +122,13 @@ def test_it_is_odd_and_follows_the_unit(make: Made) -> None:
             torch.testing.assert_close(changed.scale / abs(factor), plain.scale, rtol=1e-4, atol=1e-6)
 
 
-def test_what_stands_still_is_held() -> None:
+@pytest.mark.parametrize("num_rows", [5, 19])
+def test_what_stands_still_is_held(num_rows: int) -> None:
     """A scalar that did not move in the window is held at a scale of zero, beside others that move."""
     graph, layout = mlp()
-    window = window_on(graph, layout)
-    window.values[:, 3:6] = 0.5
-    (found,) = learned().forecast(window, [8])
+    window = window_on(graph, layout, num_rows=num_rows)
+    window.values[:, 3:6] = 0.3
+    (found,) = learned(history=num_rows).forecast(window, [8])
     assert torch.equal(found.mean[3:6], window.last[3:6])
     assert bool((found.scale[3:6] == 0).all())
     assert bool((found.mean[6:] != window.last[6:]).all())
@@ -146,6 +152,18 @@ def test_neurons_in_another_order_have_forecasts_in_that_order() -> None:
     (plain,), (other,) = forecaster.forecast(window, [8]), forecaster.forecast(permuted, [8])
     torch.testing.assert_close(other.mean, plain.mean[places], rtol=1e-4, atol=1e-5)
     assert float((other.mean - plain.mean).norm()) > 0.1
+
+
+@pytest.mark.parametrize("num_rows", [5, 19])
+def test_wider_values_have_the_same_forecasts(num_rows: int) -> None:
+    """A window in float64 gives what it gives in float32, in float64, and is left as it was."""
+    graph, layout = mlp()
+    window, forecaster = window_on(graph, layout, num_rows=num_rows), learned(history=num_rows)
+    wide = replace(window, values=window.values.double())
+    (plain,), (found,) = forecaster.forecast(window, [8]), forecaster.forecast(wide, [8])
+    assert found.mean.dtype == torch.float64
+    torch.testing.assert_close(found.mean.float(), plain.mean, rtol=1e-4, atol=1e-4)
+    assert torch.equal(wide.values.float(), window.values)
 
 
 def test_neighbours_matter() -> None:
@@ -265,8 +283,8 @@ def test_no_fit_is_larger_than_what_can_be_loaded() -> None:
     """Widths and numbers of horizons that its own files may not have are refused before they are fitted."""
     with pytest.raises(ModelError, match="`width` must be at most 512, got 513"):
         NiNo(width=513)
-    with pytest.raises(ModelError, match="`history` must be at most 32, got 33"):
-        NiNo(history=33)
+    with pytest.raises(ModelError, match="`history` must be at most 128, got 129"):
+        NiNo(history=129)
     horizons = range(1, 66)
     cases = [Case(case.window, dict.fromkeys(horizons, case.targets[2])) for case in relaxing_cases()]
     with pytest.raises(FittingError, match="at most 64 horizons, got 65"):
@@ -305,8 +323,85 @@ def test_facts_of_a_tensor() -> None:
     layout = small_layout({"a.weight": (2, 2), "a.bias": (2,)})
     rows = torch.zeros(5, 6)
     rows[:, 0] = 3.0 * torch.arange(5)
-    facts = facts_of(Window(rows, torch.arange(0, 50, 10), layout))
+    facts = facts_of(condensed(Window(rows, torch.arange(0, 50, 10), layout)))
     torch.testing.assert_close(facts.unit, torch.tensor([3.0, 0.0], dtype=torch.float64))
     torch.testing.assert_close(facts.context[0, 1:10], torch.tensor([1.0] * 6 + [0.0] * 3))
     torch.testing.assert_close(facts.context[1, :10], torch.zeros(10))
     assert float(facts.context[0, 11]) == pytest.approx(0.5)
+
+
+# -- long windows
+
+
+def test_stretches_add_up_and_grow_with_age() -> None:
+    """They stand for every row once; the newest stand for themselves, older ones for at least as many as younger ones,
+    but for the oldest, which takes what is left."""
+    for history in range(3, 129):
+        lengths = stretches(history)
+        assert sum(lengths) == history
+        assert lengths[-min(SINGLE, history) :] == (1,) * min(SINGLE, history)
+        assert list(lengths[1:]) == sorted(lengths[1:], reverse=True)
+    assert stretches(70) == (16, 16, 8, 8, 4, 4, 2, 2, *(1,) * 10)
+
+
+def test_long_windows_are_condensed_to_means() -> None:
+    """Rows are the means of their stretches, rates too; what stands still does to the last bit; short ones stay."""
+    layout = small_layout({"a.weight": (3, 2)})
+    rows = drifting_rows(17, 6, torch.Generator().manual_seed(0))
+    rows[:, 2] = 0.3
+    rates = torch.linspace(1.0, 2.0, 17, dtype=torch.float64)
+    window = Window(rows, 10 * torch.arange(17), layout, learning_rates=rates)
+    found = condensed(window)
+    assert (found.spacing, found.gaps[:3], len(found.window)) == (10, (2.5, 2.0, 1.5), 13)
+    expected = torch.stack([rows[:3].mean(dim=0), rows[3:5].mean(dim=0), rows[5:7].mean(dim=0)])
+    torch.testing.assert_close(found.window.values[:3, [0, 1, 3, 4, 5]], expected[:, [0, 1, 3, 4, 5]])
+    assert torch.equal(found.window.values[3:], rows[7:])
+    assert bool((found.window.values[:, 2] == rows[-1, 2]).all())
+    still = torch.rand(500, generator=torch.Generator().manual_seed(1)).expand(17, 500)
+    rest = condensed(Window(still, 10 * torch.arange(17), small_layout({"a.weight": (500,)})))
+    assert torch.equal(rest.window.values, still[:13])
+    assert found.window.learning_rates is not None
+    assert float(found.window.learning_rates[0]) == pytest.approx(float(rates[:3].mean()))
+    short = condensed(window.tail(SINGLE))
+    assert short.window.values.data_ptr() == rows[-SINGLE:].data_ptr()
+    with pytest.raises(WindowError, match="evenly spaced"):
+        condensed(Window(rows[:3], torch.tensor([0, 1, 3]), layout))
+
+
+def test_straight_motion_has_equal_steps_in_long_windows() -> None:
+    """Steps between stretches are per row: on a line all are one unit, drift too, and old and new go the same way."""
+    layout = small_layout({"a.weight": (4,)})
+    speed = torch.tensor([1.0, -1.0, 1.0, 1.0])
+    seen = condensed(Window(torch.arange(30.0).unsqueeze(1) * speed, torch.arange(30), layout))
+    facts, steps = facts_of(seen), len(seen.gaps)
+    torch.testing.assert_close(facts.context[0, 1 + steps * (steps - 1) // 2 :][: steps - 1], torch.zeros(steps - 1))
+    signals = signals_of(seen.window.values, None, facts, 0, seen.gaps)
+    torch.testing.assert_close(signals[: len(seen.gaps)], speed.expand(len(seen.gaps), 4))
+    torch.testing.assert_close(drift_of(signals, seen.gaps), speed)
+    features = features_of(signals, gaps(30))
+    torch.testing.assert_close(features[[8, 10]], torch.ones(2, 4))
+
+
+def test_old_rows_matter_in_long_windows() -> None:
+    """What moved only before the newest rows changes forecasts of what moves now."""
+    graph, layout = mlp()
+    window, forecaster = window_on(graph, layout, num_rows=19), learned(history=19)
+    other = replace(window, values=window.values.clone())
+    other.values[:4, :3] += 0.5
+    (plain,), (changed,) = forecaster.forecast(window, [8]), forecaster.forecast(other, [8])
+    assert float((plain.mean - changed.mean).norm() / (plain.mean - window.last).norm()) > 1e-2
+
+
+def test_training_begins_at_least_squares() -> None:
+    """Cases that follow one combination give its coefficients; one along any direction costs the same error."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(20, 50, 3, generator=generator) * torch.tensor([1.0, 5.0, 0.2])
+    wanted = torch.tensor([[0.5, -0.1, 2.0], [1.0, 0.0, 0.0]])
+    target, weight = basis @ wanted.T, torch.rand(20, 50, generator=generator)
+    usual, directions = least_squares(basis, target, weight)
+    torch.testing.assert_close(usual, wanted, rtol=1e-2, atol=1e-2)
+    still = (weight.unsqueeze(2) * target.square()).sum(dim=1)
+    for horizon in range(2):
+        moved = (basis @ directions[horizon]).square()
+        costs = (weight.unsqueeze(2) * moved).sum(dim=1) / still[:, horizon : horizon + 1]
+        torch.testing.assert_close(costs.mean(dim=0), torch.full((3,), STEP**2), rtol=1e-3, atol=1e-5)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,10 @@ from problems import drifting_rows, small_layout
 
 from deadreckon.experiments.runs import RunFacts, open_run, read_run
 from deadreckon.forecast import Window
-from deadreckon.models import make_forecaster
+from deadreckon.models import NiNo, load_forecaster, make_forecaster
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("nino_compare", "nino_runs", "nino_tables")
+NAMES = ("nino_compare", "nino_fit", "nino_runs", "nino_tables")
 LAYOUT = small_layout({"a.weight": (4, 3), "a.bias": (4,), "b.weight": (2, 4), "b.bias": (2,)})
 FACTS = RunFacts(
     task="digits",
@@ -182,3 +183,37 @@ def test_a_run_is_recorded_and_measured(scripts: Any, compare: Any, tmp_path: Pa
 def _recorded(scripts: Any, folder: Path) -> Path:
     scripts.nino_runs.record(FACTS, folder / "run", None)
     return folder / "run"
+
+
+def test_weights_are_fitted_in_pieces(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn, trained twice and finished, they make a forecaster for what they were fitted to, better at each piece on
+    the runs kept apart, and no run kept apart is trained on."""
+    fit = scripts.nino_fit
+    for name, value in {"HORIZONS": (10, 20), "EVERY": 10, "KEPT_APART": {6}, "LOOK_EVERY": 2}.items():
+        monkeypatch.setattr(fit, name, value)
+    for seed in (5, 6):
+        scripts.nino_runs.record(replace(FACTS, seed=seed), tmp_path / "runs" / str(seed), None)
+    options = ["--work", str(tmp_path / "work"), "--history", "4", "--width", "4"]
+    for part, wanted in (("training", 5), ("validation", 6)):
+        (found,) = fit.found_cases(tmp_path / "runs", 4, None, [part], 10)
+        with open_run(read_run(tmp_path / "runs" / str(wanted))) as trajectory:
+            last = torch.from_numpy(np.array(trajectory.stream("weights")[-1]))
+        assert torch.equal(found[-1].targets[20], last)
+    assert fit.main(["draw", str(tmp_path / "runs"), *options]) == 0
+    forecaster, errors = NiNo(width=4, history=4), []
+    for rate in (None, "0.01", "0.003"):
+        if rate is not None:
+            assert fit.main(["train", *options, "--rate", rate, "--iterations", "20"]) == 0
+        network, items = fit.network_in(tmp_path / "work", 4, 4), fit.items_in(tmp_path / "work", "validation")
+        errors.append(float(fit.log_ratios(forecaster, network, items).mean()))
+    assert errors[0] > errors[1] >= errors[2]
+    out = tmp_path / "nino.safetensors"
+    assert fit.main(["finish", str(tmp_path / "runs"), *options, "--out", str(out)]) == 0
+    saved = load_forecaster(out)
+    assert isinstance(saved, NiNo)
+    assert (saved.history, saved.width) == (4, 4)
+    state = saved.state_dict()
+    assert state["horizons"].tolist() == [10, 20]
+    assert not torch.equal(state["calibration"], torch.ones(2, dtype=torch.float64))
+    with pytest.raises(SystemExit):
+        fit.main(["draw", *options])
