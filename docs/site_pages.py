@@ -1,4 +1,4 @@
-"""Pages of the site that are made from other files: benchmark logs, the reference of the public names, the changes."""
+"""Pages of the site made from other files: benchmark logs, examples, the reference of the public names, the changes."""
 
 import ast
 import re
@@ -14,9 +14,11 @@ PACKAGES = (
     "forecast.jump",
     "forecast.coordinates",
     "models",
+    "models.coordinates",
     "codec",
     "codec.baselines",
     "codec.distributed",
+    "codec.federated",
     "callbacks",
 )
 
@@ -31,6 +33,7 @@ def on_files(files: Files, config: Any) -> Files:
             (package / folder).symlink_to(ROOT / folder)
     pages = {"changes.md": (ROOT / "CHANGELOG.md").read_text(), "reference/index.md": _packages()}
     pages |= {f"reference/{name}.md": _reference(name) for name in PACKAGES}
+    pages["examples/index.md"] = _examples()
     pages["benchmarks/index.md"] = (ROOT / "benchmarks" / "README.md").read_text()
     for log in sorted((ROOT / "benchmarks").glob("*.txt")):
         pages[f"benchmarks/{log.stem}.md"] = f"# {log.name}\n\n{_as_page(log.read_text())}\n"
@@ -44,6 +47,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     markdown = re.sub(r"\]\(\.\./docs/", "](../", markdown)
     markdown = re.sub(r"\]\(\.\./benchmarks/README\.md\)", "](benchmarks/index.md)", markdown)
     markdown = re.sub(r"\]\((?:\.\./)?benchmarks/(\w+)\.txt\)", r"](benchmarks/\1.md)", markdown)
+    markdown = re.sub(r"\]\((?:\.\./)?(\.\./)examples/README\.md\)", _to_examples(page.file.src_path), markdown)
+    if page.file.src_path == "examples/index.md":
+        markdown = re.sub(r"\]\((\w+)\.(py|yaml)\)", r"](#\1\2)", markdown)
     if page.file.src_path == "benchmarks/index.md":
         markdown = re.sub(r"\]\((\w+)\.txt\)", r"](\1.md)", markdown)
     return markdown
@@ -52,6 +58,21 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def _as_page(text: str) -> str:
     """A log as it is; one that is Markdown already, tables and headings, is left to be read as that."""
     return text if re.search(r"^\|[ :-]*-{3}", text, re.MULTILINE) else f"```text\n{text.rstrip()}\n```"
+
+
+def _to_examples(page: str) -> str:
+    """The link from a page to the examples, whose page lies beside the benchmarks'."""
+    return f"]({'../' * page.count('/')}examples/index.md)"
+
+
+def _examples() -> str:
+    """The table of the examples, and each file as it is."""
+    parts = [(ROOT / "examples" / "README.md").read_text()]
+    for path in sorted((ROOT / "examples").glob("*.*")):
+        if path.suffix in (".py", ".yaml"):
+            language = {".py": "python", ".yaml": "yaml"}[path.suffix]
+            parts.append(f"## {path.name}\n\n```{language}\n{path.read_text()}```\n")
+    return "\n".join(parts)
 
 
 def _packages() -> str:

@@ -35,6 +35,7 @@ from .options import (
     RecordOptions,
     ReportOptions,
 )
+from .sweep.options import SweepOptions
 
 PROGRAM = "deadreckon"
 DEBUG_VARIABLE = "DEADRECKON_DEBUG"
@@ -45,6 +46,9 @@ DESCRIPTION = (
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 MAX_CONFIG_BYTES = 1 << 20
+RUN_ID = "$WANDB_RUN_ID"  # in `out`, so that every run of a sweep has a folder of its own
+
+AnyOptions = Options | FitOptions | ScoreOptions | GraphOptions | CharacterizeOptions | SweepOptions
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Command:
     """
 
     name: str
-    options: type[Options] | type[FitOptions] | type[ScoreOptions] | type[GraphOptions] | type[CharacterizeOptions]
+    options: type[AnyOptions]
     module: str
     first: str | None = None
 
@@ -69,6 +73,7 @@ COMMANDS = (
     Command("compare", CompareOptions, "compare"),
     Command("race", RaceOptions, "race.command"),
     Command("characterize", CharacterizeOptions, "characterize.command", first="trajectory"),
+    Command("sweep", SweepOptions, "sweep.command", first="file"),
     Command("graph", GraphOptions, "graph.command", first="module"),
     Command("report", ReportOptions, "report.command"),
 )
@@ -113,15 +118,15 @@ def _check_config(path: Path) -> None:
         raise TypeError(f"{path} must hold options by name, got {type(data).__name__}")
 
 
-def make_parser() -> ArgumentParser:
-    """The parser of the whole command."""
+def make_parser(commands: Sequence[Command] = COMMANDS) -> ArgumentParser:
+    """The parser of the whole command, or of some of its subcommands only, which is made sooner."""
     parser = ArgumentParser(prog=PROGRAM, description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version('deadreckon')}")
     parser.add_argument(
         "--debug", action="store_true", help=f"show tracebacks of expected errors too, as {DEBUG_VARIABLE}=1 does"
     )
     subcommands = parser.add_subcommands(required=True, dest="command")
-    for command in COMMANDS:
+    for command in commands:
         summary = (command.options.__doc__ or "").partition("\n")[0]
         subparser = ArgumentParser(
             description=summary,
@@ -139,22 +144,36 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
-def parse(
-    argv: Sequence[str] | None = None,
-) -> tuple[Command, Options | FitOptions | ScoreOptions | GraphOptions | CharacterizeOptions]:
+def parse(argv: Sequence[str] | None = None, commands: Sequence[Command] = COMMANDS) -> tuple[Command, AnyOptions]:
     """What a command line asks for.
+
+    Args:
+        argv: arguments, by default those of the process.
+        commands: the subcommands that there are.
 
     Raises:
         OptionError: if it cannot be understood, in one line.
         SystemExit: after `--help`, `--version` and `--print_config`.
     """
     try:
-        parsed = make_parser().parse_args(_with_first(sys.argv[1:] if argv is None else argv))
+        parsed = make_parser(commands).parse_args(_with_first(sys.argv[1:] if argv is None else argv))
     except argparse.ArgumentError as error:
         raise OptionError(_plain_message(str(error))) from error
     command = next(command for command in COMMANDS if command.name == parsed.command)
     chosen: Namespace = parsed[command.name]
-    return command, command.options(**{field.name: chosen[field.name] for field in fields(command.options)})
+    values = {field.name: chosen[field.name] for field in fields(command.options)}
+    if isinstance(values.get("out"), str):
+        values["out"] = _with_run_id(values["out"])
+    return command, command.options(**values)
+
+
+def _with_run_id(folder: str) -> str:
+    """A folder with the id of the run that `wandb agent` has begun, where its name asks for it."""
+    if RUN_ID not in folder:
+        return folder
+    if not os.environ.get(RUN_ID[1:]):
+        raise OptionError(f"`out` has {RUN_ID} in it, which only `wandb agent` sets. Name a folder.")
+    return folder.replace(RUN_ID, os.environ[RUN_ID[1:]])
 
 
 def _with_first(arguments: Sequence[str]) -> list[str]:

@@ -7,21 +7,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..codec import Codec, CodecConfig, EncodeError
+from ..codec import Codec, CodecConfig, EncodeError, Encoder
 from ..forecast import ForecastError, LearnedForecaster, Trajectory, cases, score
 from ..models import Budget, fit_forecaster, make_forecaster
 from ..models.threads import one_thread
+from .closing import close_run
+from .compare_limits import LIMIT_COLUMNS, MOST_VECTORS, limit_rows, limits_figure, limits_text, model_of
 from .errors import OptionError
 from .figures import rate_distortion, skill_by_horizon
+from .files import write_whole
 from .options import CompareOptions
 from .progress import tracked
 from .references import Ends, Reference, references
 from .results import write_result
 from .run_graphs import graph_of_run
-from .run_logger import finish, log_figure, log_table, make_logger
+from .run_logger import log_figure, log_table, make_logger
 from .runs import find_runs
 
 COST_COLUMNS = ("nmse_target", "nmse", "bits_per_coordinate", "bytes", "encode_seconds", "decode_seconds")
@@ -52,12 +57,15 @@ def run(options: CompareOptions) -> None:
         skill, per_tensor = _skill_rows(trajectory, options)
         rows, others = _codec_rows(trajectory, options), _reference_rows(trajectory, options)
         num_packets = _num_packets(trajectory, options)
+        model = model_of(_sampled(trajectory, options), trajectory.layout)
+        limits = limit_rows(model, rows, others, options.entropy, num_packets, options.seed) if model else []
         data = {
             "stream": options.stream,
             "num_packets": num_packets,
             "num_coordinates": trajectory.layout.size,
             "rows": rows,
             "references": others,
+            "limits": limits,
             "skill": skill,
             "skill_per_tensor": per_tensor,
             "trajectory": str(options.trajectory),
@@ -70,10 +78,13 @@ def run(options: CompareOptions) -> None:
     cells = [[coder, setting, *(row[name] for name in COST_COLUMNS)] for coder, setting, row in named]
     log_table(logger, "codec/rates", CODEC_COLUMNS, cells)
     log_table(logger, "forecast/skill", SKILL_COLUMNS, [[row[name] for name in SKILL_COLUMNS] for row in skill])
+    log_table(logger, "codec/limits", LIMIT_COLUMNS, [[row[name] for name in LIMIT_COLUMNS] for row in limits])
     log_figure(logger, "codec/rate_distortion", rate_distortion(rows, out / "rate_distortion", others))
+    log_figure(logger, "codec/limits", limits_figure(model, limits, out / "limits"))
+    write_whole(out / "limits.md", limits_text(limits) + "\n")
     if skill:
         log_figure(logger, "forecast/skill_by_horizon", skill_by_horizon(skill, out / "skill_by_horizon"))
-    finish(logger)
+    close_run(logger, out, [options.trajectory])
 
 
 def _num_packets(trajectory: Trajectory, options: CompareOptions) -> int:
@@ -86,6 +97,13 @@ def _vectors(trajectory: Trajectory, options: CompareOptions) -> Iterator[tuple[
     stream = trajectory.stream(options.stream)
     for row in range(len(stream) - _num_packets(trajectory, options), len(stream)):
         yield int(stream.steps[row]), torch.from_numpy(stream[row].copy())
+
+
+def _sampled(trajectory: Trajectory, options: CompareOptions) -> list[NDArray[np.float32]]:
+    """A few of those rows, evenly spaced."""
+    stream, number = trajectory.stream(options.stream), _num_packets(trajectory, options)
+    taken = min(MOST_VECTORS, number)
+    return [stream[len(stream) - number + place * number // taken].copy() for place in range(taken)]
 
 
 def _codec_rows(trajectory: Trajectory, options: CompareOptions) -> list[dict[str, Any]]:
@@ -115,7 +133,7 @@ def _reference_rows(trajectory: Trajectory, options: CompareOptions) -> list[dic
 def _replay(trajectory: Trajectory, options: CompareOptions, ends: Ends) -> dict[str, Any]:
     """One pass of the stream through an encoder and a decoder that sees packets only."""
     encoder, decoder = ends
-    num_bytes = 0
+    num_bytes = header_bits = 0
     error = energy = encode_seconds = decode_seconds = 0.0
     for step, vector in _vectors(trajectory, options):
         begin = time.perf_counter()
@@ -129,17 +147,21 @@ def _replay(trajectory: Trajectory, options: CompareOptions, ends: Ends) -> dict
         decode_seconds += time.perf_counter() - middle
         encode_seconds += middle - begin
         num_bytes += 4 * len(vector) if packet is None else len(packet)
+        if isinstance(encoder, Encoder):
+            report = encoder.last_report
+            header_bits += report.num_bits - report.symbol_bits - report.raw_bits
         if bool(torch.isfinite(vector).all()):  # others travel exactly, and have no energy to compare with
             error += float((received - vector).double().square().sum())
             energy += float(vector.double().square().sum())
     num_coordinates = trajectory.layout.size * _num_packets(trajectory, options)
-    return {
+    cost = {
         "nmse": error / energy if energy > 0 else 0.0,
         "bits_per_coordinate": 8 * num_bytes / num_coordinates,
         "bytes": num_bytes,
         "encode_seconds": encode_seconds,
         "decode_seconds": decode_seconds,
     }
+    return cost | ({"header_bits": header_bits / num_coordinates} if isinstance(encoder, Encoder) else {})
 
 
 def _skill_rows(trajectory: Trajectory, options: CompareOptions) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

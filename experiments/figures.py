@@ -1,23 +1,20 @@
 """The figures of the report. Each takes checked plain data, writes PATH.png and PATH.svg, and returns the former."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from .figures_plane import forecast_beside_truth, pca_path
 from .measures import RAW_PREDICTOR, REFERENCE_FORECASTER, REFERENCE_PREDICTOR, Data
 from .plotting import (
     BLUE,
-    GREEN,
     GREY,
     INK,
     MAX_LINES,
     SKY,
-    VERMILION,
     canvas,
     colors,
     finite,
@@ -28,9 +25,11 @@ from .plotting import (
     save,
 )
 from .race.figures import JUMP_LOOK, jump_stage, jump_timeline, ledger_bars, race_curves
-from .verdicts import percent
+from .smoothing import MIN_SMOOTHED, running_median
+from .timelines import draw_regimes
 
 __all__ = [
+    "forecast_beside_truth",
     "jump_timeline",
     "ledger_bars",
     "loss_curve",
@@ -40,11 +39,9 @@ __all__ = [
     "skill_by_horizon",
 ]
 
-REGIME_COLORS = {"chaotic": VERMILION, "transition": GREY, "stable": GREEN}
 HOLLOW = ("s", "^", "o", "D", "v", "P", "X", "p", "<", ">", "h")  # markers of references
 FLOOR = -1.0  # skills below are drawn at the bottom edge, so that one wild forecaster does not flatten the others
 CEILING = 0.3  # more bits than that above the reference are drawn there, for the same reason
-SMOOTHING = 25  # steps of the running median over a noisy training loss
 NOTE: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9, "color": "#555555"}
 
 
@@ -68,65 +65,18 @@ def loss_curve(curve: Sequence[Sequence[Any]], jumps: Sequence[Data], path: str 
             nothing_to_show(axes, "no finite loss was recorded")
             return save(figure, path)
         axes.plot(steps, losses, color=SKY, linewidth=0.8, label="each batch")
-        if len(losses) >= 2 * SMOOTHING:
-            axes.plot(steps, _running_median(losses), color=BLUE, label="running median")
+        if len(losses) >= MIN_SMOOTHED:
+            axes.plot(steps, running_median(losses), color=BLUE, label="running median")
         if np.nanmin(losses) > 0 and np.nanmax(losses) > 20 * np.nanmin(losses):
             axes.set_yscale("log")
             plain_log_ticks(axes.yaxis)
-        _draw_regimes(axes, jumps, float(steps[-1]))
+        draw_regimes(axes, jumps, float(steps[-1]))
         for stage, (color, marker) in JUMP_LOOK.items():
             at = [jump["step"] for jump in jumps if jump_stage(jump) == stage and stage != "not proposed"]
             if at:
                 heights = np.interp(at, steps, np.nan_to_num(losses, nan=float(np.nanmedian(losses))))
                 axes.plot(at, heights, marker, color=color, markersize=8, label=f"jump {stage}")
         axes.legend()
-        return save(figure, path)
-
-
-def _draw_regimes(axes: Axes, jumps: Sequence[Data], end: float) -> None:
-    """A band from each opportunity whose regime is known to the next one of them; one legend entry a regime."""
-    known = [(float(jump["step"]), str(jump["regime"])) for jump in jumps if jump.get("regime") in REGIME_COLORS]
-    seen: set[str] = set()
-    for (step, regime), (until, _) in pairwise([*known, (end, "")]):
-        name = "_nolegend_" if regime in seen else f"{regime} regime"
-        axes.axvspan(step, until, color=REGIME_COLORS[regime], alpha=0.12, linewidth=0, zorder=0, label=name)
-        seen.add(regime)
-
-
-def _running_median(values: np.ndarray) -> np.ndarray:
-    half = SMOOTHING // 2
-    padded = np.pad(values, half, mode="reflect")
-    with np.errstate(invalid="ignore"):
-        return np.median(np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING), axis=1)
-
-
-def pca_path(pca: Data, jumps: Sequence[Data], path: str | Path) -> Path:
-    """The weights' path in the plane of its first two principal components, coloured by step.
-
-    Args:
-        pca: `points`, `steps` and `explained` shares of variance, as in a result.
-        jumps: those kept are drawn as arrows between the rows around them.
-        path: where, without a suffix.
-    """
-    points = np.array([[finite(x), finite(y)] for x, y in pca["points"]]).reshape(-1, 2)
-    first, second = (finite(share) for share in pca["explained"])
-    with canvas(4.4) as (figure, (axes,)):
-        axes.set_title("The weights' path, seen in a plane")
-        axes.set_xlabel(f"first principal component ({percent(first)} of the variance)")
-        axes.set_ylabel(f"second ({percent(second)})")
-        axes.plot(points[:, 0], points[:, 1], color="#c8c8c8", linewidth=1, zorder=1)
-        dots = axes.scatter(points[:, 0], points[:, 1], c=pca["steps"], cmap="viridis", s=22, zorder=2)
-        figure.colorbar(dots, ax=axes, label="optimiser step", pad=0.02)
-        if len(points):
-            for text, point in (("start", points[0]), ("end", points[-1])):
-                axes.annotate(text, tuple(point), textcoords="offset points", xytext=(0, -16), ha="center")
-        for step in (jump["step"] for jump in jumps if jump_stage(jump) == "kept"):
-            row = int(np.searchsorted(pca["steps"], step))
-            if 0 < row < len(points):
-                arrow = {"arrowstyle": "->", "color": VERMILION, "linewidth": 1.8}
-                axes.annotate("", tuple(points[row]), tuple(points[row - 1]), arrowprops=arrow)
-        axes.margins(0.12)
-        figure.supxlabel("A projection: a random walk makes smooth curves here, too.", fontsize=9, color="#555555")
         return save(figure, path)
 
 
@@ -163,7 +113,9 @@ def skill_by_horizon(skill: Sequence[Data], path: str | Path) -> Path:
         return save(figure, path)
 
 
-def rate_distortion(rows: Sequence[Data], path: str | Path, references: Sequence[Data] = ()) -> Path:
+def rate_distortion(
+    rows: Sequence[Data], path: str | Path, references: Sequence[Data] = (), limits: Sequence[Data] = ()
+) -> Path:
     """Bits a coordinate over the error made, a line for each front-end; below, the same relative to no prediction.
 
     Args:
@@ -171,6 +123,7 @@ def rate_distortion(rows: Sequence[Data], path: str | Path, references: Sequence
         path: where, without a suffix.
         references: entries with `reference`, `nmse` and `bits_per_coordinate`: coders that are not ours, in grey. They
             come after the front-ends, as far as there is room.
+        limits: entries with `nmse` and `bound`: the fewest bits for an error by the model that the result names.
     """
     points: dict[str, dict[float, tuple[float, float]]] = {}
     for row in rows:
@@ -207,6 +160,10 @@ def rate_distortion(rows: Sequence[Data], path: str | Path, references: Sequence
         for (name, line), marker in zip(_reference_lines(references, len(points)).items(), HOLLOW, strict=False):
             look = {"color": GREY, "marker": marker, "markerfacecolor": "white", "linestyle": ":", "zorder": 1.5}
             top.plot(*zip(*sorted(line), strict=True), label=label(name), linewidth=1.3, **look)
+        bound = sorted({(finite(row["nmse"]), finite(row["bound"])) for row in limits})
+        if bound:
+            look = {"color": INK, "linewidth": 2.4, "zorder": 1.8}
+            top.plot(*zip(*bound, strict=True), label="bound of the model", **look)
         if worst > CEILING:
             note = f"(more than {CEILING:+.0%} is drawn there)"
             bottom.text(0.5, 1.01, note, **NOTE, transform=bottom.transAxes)

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # M. Okabe and K. Ito (2008), Color Universal Design: told apart with any common colour vision. Their yellow is left
 # out, which is too faint on white.
@@ -19,6 +19,7 @@ GREY, INK = "#8a8a8a", "#222222"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 5.6  # inches; with 10.5 points still readable when a page of 360 pixels shrinks it
+FEW_DECADES = 200  # the ratio of two values between which powers of ten are too few for ticks
 MAX_LABEL = 28  # characters
 MAX_LINES = 12  # of one panel; more cannot be told apart, and their legend would leave no room
 LAST_READABLE = 0x24F  # DejaVu Sans draws Latin letters up to here
@@ -77,6 +78,21 @@ def columns_canvas(height: float, num_panels: int) -> Iterator[tuple[Figure, lis
         yield figure, list(axes[0])
 
 
+@contextmanager
+def grid_canvas(height: float, num_rows: int, num_columns: int) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure with panels in rows and columns, in our style; panels come row by row.
+
+    Args:
+        height: in inches.
+        num_rows: how many.
+        num_columns: how many.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots(num_rows, num_columns, squeeze=False)
+        yield figure, list(axes.flat)
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure as PNG and SVG.
 
@@ -91,6 +107,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     png, svg = path.with_name(path.name + ".png"), path.with_name(path.name + ".svg")
     figure.savefig(png, dpi=160)
+    figure.set_layout_engine("none")  # laid out already; doing it twice takes half as long again
     figure.savefig(svg, metadata={"Date": None})
     return png
 
@@ -116,6 +133,20 @@ def plain_log_ticks(axis: Any, form: Callable[[float], str] = "{:g}".format) -> 
     """Numbers such as 0.1 on a logarithmic axis; powers of ten would need the mathematics that is switched off."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def log_scale(axes: Axes, low: float, high: float) -> None:
+    """A logarithmic vertical scale with a number at every power of ten, and at 2 and 5 where there are few of these.
+
+    Args:
+        axes: whose scale.
+        low: smallest value shown, above 0.
+        high: largest.
+    """
+    axes.set_yscale("log")
+    subs = (1.0, 2.0, 5.0) if high < FEW_DECADES * low else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    plain_log_ticks(axes.yaxis)
 
 
 def legend_below(figure: Figure, axes: Axes, handles: Sequence[Artist] | None = None) -> None:

@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from ..callbacks import GradientCompression, OnlineForecaster, TrajectoryRecorder
 from ..codec import CodecConfig
-from ..forecast import Ledger, Trajectory, WindowError
-from ..forecast.coordinates import PCACoordinates
+from ..forecast import Ledger, Trajectory
 from ..models.threads import one_thread
 from .classifier import evaluate
+from .closing import close_run
 from .figures import loss_curve, pca_path
 from .initialisation import initialise
 from .options import RecordOptions
+from .portrait import portrait
 from .results import require_new, write_result
-from .run_logger import finish, log_figure, make_logger
+from .run_logger import log_figure, make_logger
 from .runs import TRAJECTORY, RunFacts, summarise, write_summary
+from .spending import SpendingClock
 from .tasks import load_task
 from .training import TrainingClock, make_classifier, train
 
@@ -61,17 +62,17 @@ def run(options: RecordOptions) -> None:
         )
     compression = GradientCompression(CodecConfig(options.codec, nmse=options.nmse)) if options.codec else None
     ledgered = [item for item in (recorder, online, compression) if item is not None]
-    clock = TrainingClock(ledgered)
+    clock, spending = TrainingClock(ledgered), SpendingClock(options.steps)
     logger = make_logger(options.logger, out, "record", asdict(options), options.wandb_mode)
     begin, cpu_begin = time.perf_counter(), time.process_time()
-    callbacks: list[pl.Callback] = [clock, *ledgered]
+    callbacks: list[pl.Callback] = [clock, *ledgered, spending]
     train(module, task, options.batch_size, options.steps, options.seed, callbacks, logger, options.progress)
     seconds = time.perf_counter() - begin
     final = evaluate(module, task.test)
     cpu_seconds = time.process_time() - cpu_begin
     ledger = Ledger.merged([item.ledger for item in ledgered])
     with Trajectory.open(out / TRAJECTORY) as trajectory:
-        data = _facts(trajectory, cadence)
+        data = _facts(trajectory, cadence) | portrait(trajectory, module, task, online, options.horizons, options.nmse)
         write_summary(out, summarise(trajectory, final.loss, final.accuracy, cpu_seconds, clock.seconds_per_step))
     data |= {
         "task": options.task,
@@ -84,6 +85,7 @@ def run(options: RecordOptions) -> None:
             "test_accuracy": final.accuracy,
         },
         "wall_seconds": seconds,
+        "cost_curve": spending.curve,
         "ledger": ledger.to_dict(),
         "attribution": task.attribution,
         "trajectory": TRAJECTORY,
@@ -106,7 +108,7 @@ def run(options: RecordOptions) -> None:
         figures.append(pca_path(data["pca"], [], out / "pca_path"))
     for path in figures:
         log_figure(logger, f"record/{Path(path).stem}", path)
-    finish(logger)
+    close_run(logger, out)
 
 
 def _facts(trajectory: Trajectory, cadence: dict[str, int]) -> dict[str, Any]:
@@ -127,22 +129,4 @@ def _facts(trajectory: Trajectory, cadence: dict[str, int]) -> dict[str, Any]:
         "streams": streams,
         "loss_curve": curve[::stride] if curve[::stride][-1] == curve[-1] else [*curve[::stride], curve[-1]],
         "trajectory_digest": trajectory.digest,
-        "pca": _plane(trajectory) if "weights" in trajectory.streams else None,
-    }
-
-
-def _plane(trajectory: Trajectory) -> dict[str, Any] | None:
-    """The weights in the plane of their first two principal components; `None` where the rows span no plane."""
-    weights = trajectory.stream("weights")
-    if len(weights) < 3:
-        return None
-    rows = torch.from_numpy(weights[:].copy())
-    try:
-        pca = PCACoordinates.fit(rows, 2)
-    except WindowError:  # the run diverged, or moved along a line
-        return None
-    return {
-        "points": pca.from_parameters(rows).tolist(),
-        "steps": weights.steps.tolist(),
-        "explained": pca.explained_variance_ratio.tolist(),
     }

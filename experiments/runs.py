@@ -16,6 +16,7 @@ from .schema import COUNT, FLAG, NUMBER, TEXT
 from .spec import Record, Scalar, check
 
 TRAJECTORY = "trajectory"  # the store's folder in a run's folder
+COMMIT_LOG = "commit.log"  # the store's log, whose presence makes a folder a trajectory
 SUMMARY = "run.json"
 SUMMARY_FORMAT, SUMMARY_VERSION = "deadreckon-run", 1
 MAX_SUMMARY_BYTES = 2**20
@@ -228,7 +229,7 @@ def _runs_in(folder: Path) -> Iterator[Path]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder looks like a run's or a trajectory's."""
-    return (_store(folder) / "commit.log").is_file()
+    return (_store(folder) / COMMIT_LOG).is_file()
 
 
 def _store(folder: Path) -> Path:

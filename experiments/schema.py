@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
+from .portrait_schema import ANATOMY, FORECASTS, LIKENESS, PLANE
 from .spec import Items, Named, Record, Row, Scalar
+from .sweep.schema import SWEEP
 
 TEXT = Scalar((str,))
 COUNT = Scalar((int,))
@@ -42,14 +44,12 @@ RECORD = Record(
         "attribution": TEXT,
     },
     {
-        "pca": (
-            Record(
-                {"points": Items(Row((NUMBER, NUMBER))), "steps": Items(COUNT), "explained": Row((NUMBER, NUMBER))},
-                optional=True,
-            ),
-            None,
-        ),
+        "pca": (PLANE, None),
+        "forecasts": (FORECASTS, None),
+        "anatomy": (ANATOMY, None),
+        "likeness": (LIKENESS, None),
         "options": (OPTIONS, {}),
+        "cost_curve": (Items(Row((COUNT, NUMBER, NUMBER))), []),  # step, wall seconds and CPU seconds by then
         "trajectory": (MAYBE_TEXT, None),
         "trajectory_digest": (MAYBE_TEXT, None),
         "online": (
@@ -82,7 +82,7 @@ COMPARE = Record(
                     "bits_per_coordinate": NUMBER,
                     "bytes": COUNT,
                 },
-                {"encode_seconds": (NUMBER, None), "decode_seconds": (NUMBER, None)},
+                {"encode_seconds": (NUMBER, None), "decode_seconds": (NUMBER, None), "header_bits": (NUMBER, None)},
             )
         ),
         "skill": Items(
@@ -96,6 +96,25 @@ COMPARE = Record(
         "options": (OPTIONS, {}),
         "skill_per_tensor": (
             Items(Record({"forecaster": TEXT, "horizon": COUNT, "tensor": TEXT, "skill": NUMBER})),
+            [],
+        ),
+        "limits": (
+            Items(
+                Record(
+                    {
+                        "coder": TEXT,
+                        "setting": TEXT,
+                        "nmse": NUMBER,
+                        "bits": NUMBER,
+                        "bound": NUMBER,
+                        "gap": NUMBER,
+                        "headers": NUMBER,
+                        "lattice": NUMBER,
+                        "tables": NUMBER,
+                        "misfit": NUMBER,
+                    }
+                )
+            ),
             [],
         ),
         "references": (
@@ -135,11 +154,21 @@ RACE = Record(
                     "gradient_evaluations_to_target": NUMBER,
                     "curve": Items(Row((COUNT, NUMBER, NUMBER, NUMBER, NUMBER))),
                 },
-                {"final": (FINAL, {}), "jumps": (JUMPS, []), "ledger": (LEDGER, {})},
+                {
+                    "final": (FINAL, {}),
+                    "jumps": (JUMPS, []),
+                    "ledger": (LEDGER, {}),
+                    "losses": (Items(Row((COUNT, NUMBER))), []),
+                },
             )
         ),
     },
-    {"options": (OPTIONS, {}), "forecaster": (MAYBE_TEXT, None), "attribution": (MAYBE_TEXT, None)},
+    {
+        "options": (OPTIONS, {}),
+        "forecaster": (MAYBE_TEXT, None),
+        "picture": (PLANE, None),
+        "attribution": (MAYBE_TEXT, None),
+    },
 )
 CORPUS = Record(
     {
@@ -375,4 +404,5 @@ KINDS: Mapping[str, Record] = {
     "compare": COMPARE,
     "characterize": CHARACTERIZE,
     "race": RACE,
+    "sweep": SWEEP,
 }

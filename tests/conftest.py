@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,17 @@ def two_threads(threads_are_left_as_found: None) -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not drawn, which takes most of their time: their files are there and nearly empty."""
+    from matplotlib.figure import Figure
+
+    def savefig(figure: Figure, path: Path, **options: Any) -> None:
+        path.write_bytes(b"\x89PNG" if path.suffix == ".png" else b"<svg></svg>")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def data_folder(*names: str) -> str:

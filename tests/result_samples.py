@@ -35,6 +35,45 @@ def jump(step: int, horizon: int, outcome: str, margin: float | None = None) -> 
     return {"step": step, "horizon": horizon, "outcome": outcome, "meaning": outcome, "margin": margin}
 
 
+def losses() -> dict[str, Any]:
+    """The loss on a plane: a bowl."""
+    across, up = [-2.0 + 2 * place for place in range(7)], [-3.0 + place for place in range(7)]
+    return {
+        "x": across,
+        "y": up,
+        "values": [[0.1 + 0.02 * (x - 8) ** 2 + 0.1 * (y + 1) ** 2 for x in across] for y in up],
+        "end": 0.146,
+        "end_on_plane": 0.15,
+        "num_evaluations": 51,
+        "num_samples": 128,
+        "seconds": 0.4,
+    }
+
+
+def anatomy() -> dict[str, Any]:
+    """Packets of two tensors taken apart; the first takes most bits, the second costs more a coordinate."""
+    packets = 60
+    return {
+        "stream": "gradients",
+        "nmse": 0.1,
+        "every": 5,
+        "tensors": [{"name": TENSORS[0], "size": 6000}, {"name": TENSORS[1], "size": 570}],
+        "steps": [5 * packet for packet in range(1, packets + 1)],
+        "bits": [[4800.0, 1140.0 + 19 * packet] for packet in range(packets)],
+        "coded_bits": [6000.0 + 19 * packet for packet in range(packets)],
+        "expected_bits": 1.0,
+        "histogram": [0.05] * 18 + [0.045, 0.055],
+        "classes": [{"number": 1000 * place, "expected": 2.0**-place, "seen": 1.9**-place} for place in range(1, 9)],
+    }
+
+
+def likeness() -> dict[str, Any]:
+    """Gradients that are alike early and not late."""
+    steps = [20 * row + 1 for row in range(12)]
+    cosines = [[1.0 if row == column else 0.5 / (1 + row + column) for column in range(12)] for row in range(12)]
+    return {"stream": "gradients", "steps": steps, "cosines": cosines, "apart": 1, "early": 0.31, "late": 0.04}
+
+
 def record() -> dict[str, Any]:
     """A recorded run."""
     noise = random.Random(0)
@@ -56,19 +95,46 @@ def record() -> dict[str, Any]:
         "final": {"train_loss": 0.0213, "test_loss": 0.1456, "test_accuracy": 0.965},
         "loss_curve": [[step, 2.3 * math.exp(-step / 90) + 0.02 * noise.random()] for step in range(1, 401)],
         "wall_seconds": 14.2,
+        "cost_curve": [[step, 0.03 * step, 0.05 * step] for step in range(0, 401, 2)],
         "ledger": {"recording": cost(0.9), "fitting": cost(3.1)},
         "attribution": "Digits: E. Alpaydin and C. Kaynak (1998), CC BY 4.0.",
         "pca": {
             "points": [[8 * (1 - math.exp(-row / 20)), 2 * math.sin(row / 18)] for row in range(41)],
             "steps": [10 * row for row in range(41)],
             "explained": [0.81, 0.093],
+            "losses": losses(),
+            "arrows": [],
+            "seed": None,
+        },
+        "anatomy": anatomy(),
+        "likeness": likeness(),
+        "forecasts": {
+            "step": 350,
+            "horizons": [10, 50],
+            "start": [7.0, 1.0],
+            "truth": {"along": [0.3, 1.0], "off": [0.2, 0.0], "plane": [[7.1, 1.0], [7.2, 1.1]]},
+            "by": [
+                {"forecaster": name, "along": along, "off": off, "plane": [[7.1, 1.0], [7.2, 1.2]]}
+                for name, along, off in (
+                    ("hold", [0.0, 0.0], [0.0, 0.0]),
+                    ("linear", [0.3, 1.4], [0.1, 0.3]),
+                    ("quadratic", [0.5, 4.0], [0.5, 3.0]),
+                )
+            ],
         },
         "trajectory": "trajectory",
         "trajectory_digest": "ab" * 32,
         "online": online,
         "jumps": [jump(100, 0, "no_history"), jump(150, 10, "kept", 0.004), jump(200, 20, "not_better", -0.03)],
         "compression": {"bits_per_coordinate": 1.5, "packets": 400, "bytes": 492_750},
-        "options": {"task": "digits", "steps": 400, "streams": ["weights", "gradients"], "data": None},
+        "options": {
+            "task": "digits",
+            "steps": 400,
+            "batch_size": 64,
+            "optimizer": "adam",
+            "streams": ["weights", "gradients"],
+            "data": None,
+        },
     }
 
 
@@ -95,6 +161,21 @@ def compare() -> dict[str, Any]:
         for name, values in SKILLS.items()
         for horizon, value in zip((10, 50, 100), values, strict=True)
     ]
+    limits: list[dict[str, Any]] = [
+        {
+            "coder": "deadreckon",
+            "setting": row["predictor"],
+            "nmse": row["nmse"],
+            "bits": row["bits_per_coordinate"],
+            "bound": row["nmse"] ** -0.25 - 0.9,
+            "gap": row["bits_per_coordinate"] - row["nmse"] ** -0.25 + 0.9,
+            "headers": 0.02,
+            "lattice": 0.03,
+            "tables": 0.01,
+            "misfit": row["bits_per_coordinate"] - row["nmse"] ** -0.25 + 0.84,
+        }
+        for row in rows[1:]
+    ]
     per_tensor = [
         {"forecaster": "linear", "horizon": 10, "tensor": tensor, "skill": 0.3 + index / 10}
         for index, tensor in enumerate(TENSORS)
@@ -119,6 +200,7 @@ def compare() -> dict[str, Any]:
             }
             for name, setting, target, nmse, bits in OTHERS
         ],
+        "limits": limits,
         "options": {"trajectory": "runs/record/trajectory", "nmse": [0.5, 0.1, 0.01]},
     }
 
@@ -139,6 +221,7 @@ def arm(name: str, seed: int, steps: int, seconds_a_step: float, reached: bool =
         "gradient_evaluations_to_target": float(steps) if reached else None,
         "final": {"test_loss": 0.12, "test_accuracy": 0.966},
         "curve": curve,
+        "losses": [[row[0], 2.3 - 2.2 * row[4]] for row in curve],
         "jumps": [jump(50, 5, "kept", 0.01), jump(100, 10, "not_better", -0.01)] if name == "jumps" else [],
         "ledger": {"recording": cost(0.05), "verifying": cost(0.11)} if name == "jumps" else {},
     }
@@ -154,8 +237,22 @@ def race(jump_steps: int = 180, seconds_a_step: float = 0.003) -> dict[str, Any]
         "target": {"metric": "accuracy", "value": 0.95},
         "arms": arms,
         "forecaster": "linear",
+        "picture": {
+            "seed": 0,
+            "points": [[8 * (1 - math.exp(-row / 20)), 2 * math.sin(row / 18)] for row in range(41)],
+            "steps": [5 * row for row in range(41)],
+            "explained": [0.7, 0.2],
+            "losses": losses(),
+            "arrows": [
+                {"step": step, "horizon": 5, "outcome": outcome, "start": start, "end": end}
+                for step, outcome, start, end in (
+                    (50, "kept", [3.0, 1.0], [4.0, 1.5]),
+                    (100, "not_better", [5.0, 1.5], [5.5, 2.5]),
+                )
+            ],
+        },
         "attribution": "Digits: E. Alpaydin and C. Kaynak (1998), CC BY 4.0.",
-        "options": {"seeds": [0, 1, 2], "forecaster": "linear"},
+        "options": {"seeds": [0, 1, 2], "forecaster": "linear", "batch_size": 64},
     }
 
 

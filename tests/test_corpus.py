@@ -143,7 +143,7 @@ def test_a_corpus_holds_what_its_result_says(recorded: Path) -> None:
     data = read_result(recorded).data
     names = [row["name"] for row in data["runs"]]
     assert folders(recorded) == sorted(names)
-    assert {path.name for path in recorded.iterdir()} == {*names, "result.json", ".lock"}
+    assert {path.name for path in recorded.iterdir()} == {*names, "result.json", "lineage.json", ".lock"}
     assert [row["task"] for row in data["runs"]] == ["digits", "teacher"]
     assert data["failures"] == []
     for row in data["runs"]:

@@ -435,12 +435,12 @@ def test_a_fit_is_logged_for_wandb(corpus: Path, tmp_path: Path) -> None:
     assert {"train/error", "validation/error"} <= set(head)
 
 
-def test_the_sweep_asks_for_what_there_is() -> None:
+def test_the_sweep_asks_for_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each parameter of the sweep is an option of `fit`, each value is accepted, and the metric is logged."""
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
     sweep = yaml.safe_load(SWEEP.read_text())
-    assert sweep["metric"] == {"name": "validation/error", "goal": "minimize"}
-    assert sweep["command"][-1] == "${args}"
-    assert sweep["command"][2].startswith("exec deadreckon fit --out ")
+    assert sweep["metric"] == {"name": "result/validation_error", "goal": "minimize"}
+    assert sweep["command"] == ["${env}", "${program}", "fit", "${args}"]
     choices = {
         name: parameter.get("values", [parameter[key] for key in ("value", "min", "max") if key in parameter])
         for name, parameter in sweep["parameters"].items()
@@ -451,7 +451,7 @@ def test_the_sweep_asks_for_what_there_is() -> None:
         assert command.name == "fit"
         for name, value in chosen.items():
             read = getattr(options, name)
-            expected = yaml.safe_load(str(value))
+            expected = yaml.safe_load(str(value).replace("$WANDB_RUN_ID", "abc"))
             assert read == (tuple(expected) if isinstance(expected, list) else expected)
     assert "fit" in cli.preset_names()
     assert "sweeps" not in cli.preset_names()

@@ -8,11 +8,12 @@ from typing import Any
 from rich.console import Console
 
 from ...models.threads import one_thread
+from ..closing import close_run
 from ..errors import OptionError
 from ..files import write_whole
 from ..progress import tracked
 from ..results import write_result
-from ..run_logger import finish, log_figure, log_table, make_logger
+from ..run_logger import log_figure, log_table, make_logger
 from .figures import characterize_figures
 from .options import CharacterizeOptions
 from .rows import run_folders
@@ -63,7 +64,7 @@ def run(options: CharacterizeOptions) -> None:
         log_table(logger, f"characterize/{name}", columns, [[row[key] for key in columns] for row in content[name]])
     for path, _ in characterize_figures(content, out):
         log_figure(logger, f"characterize/{path.stem}", path)
-    finish(logger)
+    close_run(logger, out, folders)
     Console(soft_wrap=True).print(text, markup=False, highlight=False)
 
 

@@ -13,6 +13,7 @@ from ...forecast import Trajectory, TrajectoryError
 from ...forecast.commit_log import WriterLock
 from .. import verdicts
 from ..errors import ExperimentError, OptionError
+from ..manifest import outputs_in, write_manifest
 from ..options import CorpusOptions
 from ..progress import tracked
 from ..results import write_result
@@ -48,6 +49,7 @@ def run(options: CorpusOptions) -> int:
         failures = _record(missing, options)
         data = _result(jobs, failures, options, attributions)
         write_result(out, "corpus", data)
+        write_manifest(out, "corpus", [], outputs_in(out), asdict(options))
     finally:
         lock.release()
     _print(out, data, len(jobs) - len(missing))

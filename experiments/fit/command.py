@@ -24,12 +24,13 @@ from ...models import (
 )
 from ...models.threads import one_thread
 from ..bootstrap import log_ratio
+from ..closing import close_run
 from ..contestants import SAVED
 from ..errors import OptionError
 from ..progress import tracked
 from ..results import FILE_NAME, require_new, write_result
 from ..run_cases import CaseRequest, RunCases
-from ..run_logger import finish, log_figure, log_table, make_logger
+from ..run_logger import log_figure, log_table, make_logger
 from ..runs import find_runs
 from .data import RunsData
 from .figures import fit_curve, skill_by_task
@@ -116,7 +117,7 @@ def run(options: FitOptions) -> None:
         figures.append(fit_curve(curve, out / "fit_curve"))
     for path in figures:
         log_figure(logger, f"fit/{path.stem}", path)
-    finish(logger)
+    close_run(logger, out, [run.folder for run in chosen])
     console = Console()
     for sentence in fitted(content):
         console.print(sentence, markup=False, highlight=False)

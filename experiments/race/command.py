@@ -11,22 +11,25 @@ from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
 from ...callbacks import OnlineForecaster, SkipAhead, TrajectoryRecorder
-from ...forecast import Ledger
+from ...forecast import Ledger, layout_of
 from ...models import make_forecaster
 from ...models.threads import one_thread
-from ..classifier import evaluate, probe
+from ..classifier import Classifier, evaluate, probe
+from ..closing import close_run
 from ..errors import OptionError
 from ..options import RaceOptions
 from ..progress import tracked
 from ..results import require_new, write_result
-from ..run_logger import RunLogger, finish, log_figure, log_table, make_logger
+from ..run_logger import RunLogger, log_figure, log_table, make_logger
 from ..tasks import TaskData, load_task, sequential_batches
 from ..training import make_classifier, train
 from .figures import jump_timeline, ledger_bars, race_curves
+from .picture import MAX_NUMBERS, JumpWatcher, picture_of
 from .report import run_grid
 
 PLAIN, JUMPS = "plain", "jumps"
 VERIFY_BATCH = 256
+PICTURE_SECONDS = 60  # by the clock; an arm that takes longer is not run once more for a picture
 FIT_ITERATIONS = 50  # of a gradient-trained forecaster, each time
 RESULT_COLUMNS = (
     "name",
@@ -52,10 +55,12 @@ class Stopwatch(pl.Callback):
 
     Attributes:
         curve: `[step, cpu seconds, wall seconds, gradient evaluations, metric]` for each measurement.
+        losses: `[step, loss]` for each measurement, whatever the metric is.
     """
 
     def __init__(self, task: TaskData, every: int, metric: str) -> None:
         self.curve: list[list[float]] = []
+        self.losses: list[list[float]] = []
         self._task = task
         self._every = every
         self._metric = metric
@@ -83,10 +88,17 @@ class Stopwatch(pl.Callback):
     def _measure(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         jumping = self._skip_ahead.ledger.total.gradient_equivalents if self._skip_ahead is not None else 0.0
-        value = getattr(evaluate(module, self._task.test), self._metric)
+        found = evaluate(module, self._task.test)
         self.curve.append(
-            [trainer.global_step, cpu - self._cpu, wall - self._wall, trainer.global_step + jumping, value]
+            [
+                trainer.global_step,
+                cpu - self._cpu,
+                wall - self._wall,
+                trainer.global_step + jumping,
+                getattr(found, self._metric),
+            ]
         )
+        self.losses.append([trainer.global_step, found.loss])
         # What the measurement took is taken off by starting the clocks that much later.
         self._wall += time.perf_counter() - wall
         self._cpu += time.process_time() - cpu
@@ -131,6 +143,7 @@ def run(options: RaceOptions) -> None:
         "target": {"metric": options.target_metric, "value": options.target},
         "forecaster": options.forecaster,
         "arms": arms,
+        "picture": _picture(options, task, arms),
         "attribution": task.attribution,
         "options": asdict(options),
     }
@@ -143,7 +156,27 @@ def run(options: RaceOptions) -> None:
         jump_timeline([jump for arm in arms for jump in arm["jumps"]], out / "jump_timeline"),
     ):
         log_figure(logger, f"race/{Path(path).stem}", path)
-    finish(logger)
+    close_run(logger, out)
+
+
+def _picture(options: RaceOptions, task: TaskData, arms: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The arm with jumps once more with the first seed, watched, and with no limit on what jumping may take.
+
+    It is not part of the race: nothing of it is timed. Long runs and large networks are left out.
+    """
+    arm = next(arm for arm in arms if arm["name"] == JUMPS and arm["seed"] == options.seeds[0])
+    module = _module(options, task, options.seeds[0])
+    num_numbers = layout_of(module).size * options.steps / options.every
+    if arm["curve"][-1][2] > PICTURE_SECONDS or num_numbers > MAX_NUMBERS:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        helpers, skip_ahead = _helpers(options, task, Path(folder) / "trajectory")
+        skip_ahead.cost_share = None
+        watcher = JumpWatcher(skip_ahead, options.every)
+        callbacks = [item for item in helpers if item is not skip_ahead]
+        train(module, task, options.batch_size, options.steps, options.seeds[0], [*callbacks, watcher, skip_ahead])
+    found = picture_of(watcher, module, task, skip_ahead)
+    return None if found is None else {"seed": options.seeds[0], **found}
 
 
 def _log_curves(logger: RunLogger, arms: list[dict[str, Any]], metric: str) -> None:
@@ -170,16 +203,7 @@ def _total_seconds(arms: list[dict[str, Any]]) -> float:
 
 def _arm(options: RaceOptions, task: TaskData, name: str, seed: int, folder: Path) -> dict[str, Any]:
     """One run to the end, with when it reached the target."""
-    module = make_classifier(
-        task,
-        options.network,
-        options.optimizer,
-        options.learning_rate,
-        options.schedule,
-        options.steps,
-        seed,
-        options.width,
-    )
+    module = _module(options, task, seed)
     stopwatch = Stopwatch(task, options.eval_every, options.target_metric)
     helpers, skip_ahead = _helpers(options, task, folder / "trajectory") if name == JUMPS else ([], None)
     train(module, task, options.batch_size, options.steps, seed, [*helpers, stopwatch])
@@ -197,9 +221,23 @@ def _arm(options: RaceOptions, task: TaskData, name: str, seed: int, folder: Pat
         "gradient_evaluations_to_target": reached[3] if reached else None,
         "final": {"test_loss": final.loss, "test_accuracy": final.accuracy},
         "curve": stopwatch.curve,
+        "losses": stopwatch.losses,
         "jumps": [_plain(jump) for jump in skip_ahead.jumps] if skip_ahead is not None else [],
         "ledger": ledger.to_dict(),
     }
+
+
+def _module(options: RaceOptions, task: TaskData, seed: int) -> Classifier:
+    return make_classifier(
+        task,
+        options.network,
+        options.optimizer,
+        options.learning_rate,
+        options.schedule,
+        options.steps,
+        seed,
+        options.width,
+    )
 
 
 _LEDGERED = (TrajectoryRecorder, OnlineForecaster, SkipAhead)

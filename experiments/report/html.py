@@ -11,9 +11,9 @@ from typing import Any
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2328; --soft: #5b6670; --page: #f6f7f8; --card: #fff; --line: #d8dde2;
-  --accent: #0072b2; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a2adb7; --page: #14181c; --card: #1d2328;
-  --line: #39424b; --accent: #56b4e9; } }
+  --accent: #0072b2; --yes: #007a5a; --no: #b84300; --open: #6b7680; }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a2adb7; --page: #14181c;
+  --card: #1d2328; --line: #39424b; --accent: #56b4e9; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 72rem; padding: 1rem clamp(.75rem, 3vw, 2rem) 4rem; background: var(--page);
   color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -23,7 +23,14 @@ p, li { max-width: 46rem; } p { margin: .4rem 0 .8rem; } ul { margin: .2rem 0 .6
 .soft, figcaption, footer { color: var(--soft); font-size: .9rem; }
 .summary { background: var(--card); border: 1px solid var(--line); border-left: .3rem solid var(--accent);
   border-radius: .4rem; padding: .4rem 1rem .6rem; margin: 1rem 0; }
+.summary.all { columns: 2 27rem; column-gap: 2.5rem; } .summary section { break-inside: avoid; padding-top: .1rem; }
 .summary .verdict { font-size: 1.1rem; font-weight: 600; }
+.glance { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr));
+  margin: 1rem 0; }
+.card { background: var(--card); border: 1px solid var(--line); border-top: .3rem solid var(--open);
+  border-radius: .4rem; padding: .5rem .9rem .6rem; }
+.card.yes { border-top-color: var(--yes); } .card.no { border-top-color: var(--no); }
+.card p { margin: .1rem 0; } .card .answer { font-size: 1.15rem; font-weight: 600; }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   align-items: start; }
 figure { margin: 0; } figure img { display: block; width: 100%; max-width: 38rem; height: auto; background: #fff;
@@ -38,6 +45,14 @@ td.text, th.text { text-align: left; } tbody tr:last-child td { border-bottom: 0
 pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .4rem;
   padding: .6rem .8rem; font-size: .85rem; overflow-wrap: normal; }
 summary { cursor: pointer; color: var(--accent); }
+@media screen and (prefers-color-scheme: dark) { figure img { filter: invert(.92) hue-rotate(180deg); } }
+@media print { :root { color-scheme: light; font-size: 9.5pt; } @page { margin: 14mm; }
+  body { max-width: none; padding: 0; background: #fff; }
+  .glance { grid-template-columns: repeat(3, 1fr); } .figures { grid-template-columns: 1fr 1fr; }
+  figure, .card, .summary section, tr { break-inside: avoid; } h1, h2, h3 { break-after: avoid; }
+  .scroll, pre { overflow: visible; border: 0; } td.text { overflow-wrap: anywhere; min-width: 4.5em; }
+  table { font-size: 7pt; } th { position: static; } th, td { white-space: normal; padding: .15rem .25rem; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; } details { display: none; } }
 """
 DASH = "\u2013"
 
@@ -53,7 +68,9 @@ def number(value: float | None, form: str = ".3g") -> str:
 
 
 def paragraphs(sentences: Sequence[str]) -> str:
-    """A list of sentences."""
+    """A list of sentences; nothing where there are none."""
+    if not sentences:
+        return ""
     return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"
 
 
@@ -89,6 +106,11 @@ def figures(files: Sequence[tuple[Path, str]]) -> str:
         image = f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
         parts.append(f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>")
     return f'<div class="figures">{"".join(parts)}</div>'
+
+
+def svg_of(png: Path, caption: str) -> tuple[Path, str]:
+    """A figure's SVG file, which lies beside its PNG file, with what it shows; for `figures`."""
+    return png.with_suffix(".svg"), caption
 
 
 def folded(title: str, content: str) -> str:

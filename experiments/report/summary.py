@@ -12,6 +12,8 @@ from ..fit.verdicts import fitted
 from ..measures import REFERENCE_ARM, last_scores
 from ..results import Result
 from ..score.verdicts import headline, scored
+from ..sweep.verdicts import swept
+from .comparison import comparison
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,20 @@ def of_kind(results: Sequence[Result], kind: str) -> list[Result]:
 def summary(results: Sequence[Result]) -> list[Section]:
     """What there is to say, every sentence made from numbers."""
     sections: list[Section] = []
+    compared = comparison(results)
+    if compared:
+        sections.append(Section("The runs side by side", compared))
     for result in of_kind(results, "record"):
         sections.append(Section(titled("What was recorded", result, results), verdicts.recorded(result.data)))
         online = last_scores(result.data["online"])
         if online:
-            sections.append(Section("Forecasts while it ran (last scores)", verdicts.skill(online)))
+            sections.append(
+                Section(titled("Last scores of forecasts while it ran", result, results), verdicts.skill(online))
+            )
         if result.data["jumps"]:
             entries, ledger = result.data["jumps"], result.data["ledger"]
-            sections.append(Section("Jumps in it", verdicts.jumps(entries, [ledger], result.data["wall_seconds"])))
+            sentences = verdicts.jumps(entries, [ledger], result.data["wall_seconds"])
+            sections.append(Section(titled("Jumps in it", result, results), sentences))
     for result in of_kind(results, "corpus"):
         sections.append(Section(titled("What the corpus holds", result, results), verdicts.corpus(result.data)))
     for result in of_kind(results, "fit"):
@@ -56,6 +64,8 @@ def summary(results: Sequence[Result]) -> list[Section]:
         sentences = [characterized(result.data, stream) for stream in found]
         sentences += [sentence for stream in found for sentence in advice(result.data, stream)]
         sections.append(Section(titled("What the streams are like", result, results), sentences))
+    for result in of_kind(results, "sweep"):
+        sections.append(Section(titled("Which setting is best", result, results), swept(result.data)))
     for result in of_kind(results, "race"):
         arms = jumping_arms(result.data)
         entries = [jump for arm in arms for jump in arm["jumps"]]
@@ -66,7 +76,10 @@ def summary(results: Sequence[Result]) -> list[Section]:
 
 
 def conclusion(results: Sequence[Result]) -> str:
-    """What paid, or that nothing did; first, where forecasters were scored, which of them beat the closed forms."""
+    """What paid, or that nothing did; first, where forecasters were scored, which of them beat the closed forms.
+
+    Of a sweep, the best setting.
+    """
     compares, races = (of_kind(results, kind) for kind in ("compare", "race"))
     sentences = [headline(result.data) for result in of_kind(results, "score")]
     sentences += [
@@ -74,6 +87,7 @@ def conclusion(results: Sequence[Result]) -> str:
         for result in of_kind(results, "characterize")
         for stream in streams(result.data)
     ]
+    sentences += [sentence for result in of_kind(results, "sweep") for sentence in swept(result.data)[1:2]]
     if compares or races or not sentences:
         sentences.append(verdicts.conclusion([result.data for result in compares], [result.data for result in races]))
     return " ".join(sentences)

@@ -21,6 +21,7 @@ from ...models import (
     make_forecaster,
 )
 from ...models.threads import one_thread
+from ..closing import close_run
 from ..contestants import Contestant, find_contestants, known_to
 from ..errors import OptionError
 from ..files import write_whole
@@ -28,7 +29,7 @@ from ..fit.options import ScoreOptions
 from ..progress import tracked
 from ..results import write_result
 from ..run_cases import CaseRequest, RunCases, choose_tasks, read_cases
-from ..run_logger import finish, log_figure, log_table, make_logger
+from ..run_logger import log_figure, log_table, make_logger
 from ..runs import RecordedRun, find_runs, open_run
 from .figures import score_figures
 from .tables import ALL, Cell, Tallies, add, against_rows, skill_rows
@@ -118,7 +119,8 @@ def run(options: ScoreOptions) -> None:
         log_table(logger, f"score/{key}", columns, [[row[name] for name in columns] for row in content[key]])
     for path, _ in score_figures(content, out):
         log_figure(logger, f"score/{path.stem}", path)
-    finish(logger)
+    sources = [item.source for item in contestants if item.source]
+    close_run(logger, out, [*(recorded.folder for recorded in runs), *sources])
     console = Console(soft_wrap=True)
     console.print(text, markup=False, highlight=False)
 
