@@ -59,7 +59,14 @@ def remove_network(num_ranks: int) -> None:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
-def measure(what: str, num_ranks: int, problems: Sequence[str], methods: Sequence[str], links: Sequence[float]) -> Any:
+def measure(
+    what: str,
+    num_ranks: int,
+    problems: Sequence[str],
+    methods: Sequence[str],
+    links: Sequence[float],
+    count: int | None = None,
+) -> Any:
     """What all ranks wrote."""
     plan = {
         "what": what,
@@ -67,6 +74,7 @@ def measure(what: str, num_ranks: int, problems: Sequence[str], methods: Sequenc
         "problems": list(problems),
         "methods": list(methods),
         "links": list(links),
+        "count": count,
         "address": f"tcp://10.77.0.1:{PORT}",
     }
     environment = os.environ | {"GLOO_SOCKET_IFNAME": DEVICE, "OMP_NUM_THREADS": "1"}
@@ -96,7 +104,8 @@ def merged(files: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, 
     dates: list[str] = []
     for path in files:
         data = json.loads(path.read_text())
-        dates.append(f"{data['about']['date']}: {data['about']['command']}")
+        load = f", load average {data['load'][0]:.1f} to {data['load'][1]:.1f}" if "load" in data else ""
+        dates.append(f"{data['about']['date']}: {data['about']['command']}{load}")
         for rows in zip(*data["ranks"], strict=True):
             row = dict(rows[0])
             if "links" in row:
@@ -126,11 +135,28 @@ def tables(steps: list[dict[str, Any]], targets: list[dict[str, Any]]) -> list[s
     for ranks in sorted({row["ranks"] for row in steps}):
         for problem in PROBLEMS:
             mine = [row for row in steps if row["problem"] == problem and row["ranks"] == ranks]
-            if mine:
+            if any("compute" in row for row in mine):
                 lines += table(
                     mine, {row["method"]: row for row in targets if row["problem"] == problem and row["ranks"] == ranks}
                 )
-    return lines
+    return lines + shard_table(steps)
+
+
+def shard_table(steps: list[dict[str, Any]]) -> list[str]:
+    """What shards sent, against what the formula says of it."""
+    lines: list[str] = []
+    for row in sorted(steps, key=lambda row: (row["problem"], row["method"], row["ranks"])):
+        for name, link in LINKS.items():
+            found = row["links"].get(link)
+            if found is not None and "shard_bytes" in found:
+                cells = [found["shard_bytes"], found["counted_sent"], found["sent"]]
+                text = f"  {row['problem']:8s}{row['method']:18s}{row['ranks']:5d}  {name:12s}"
+                lines.append(text + "".join(f"{each:14,.0f}" for each in cells) + f"{cells[2] / cells[0]:12.3f}")
+    title = (
+        f"  {'problem':8s}{'method':18s}{'ranks':>5s}  {'link':12s}{'formula':>14s}{'counted':>14s}{'interface':>14s}"
+    )
+    what = "Sharded: bytes a step and rank by (W - 1) / W n (R_up + R_down), by our count, and sent by the interface:"
+    return ["", what, title + f"{'of formula':>12s}", *lines] if lines else []
 
 
 def final_accuracy(row: dict[str, Any]) -> float:
@@ -202,6 +228,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", choices=tuple(PROBLEMS), default=tuple(PROBLEMS))
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--links", nargs="+", choices=tuple(LINKS), default=tuple(reversed(LINKS)))
+    parser.add_argument("--count", type=int, help="of timed steps; fewer where only bytes matter")
     parser.add_argument("--json", type=Path, help="file for what was measured")
     parser.add_argument("--text", type=Path, help="file for the table, which is printed anyway")
     arguments = parser.parse_args()
@@ -210,9 +237,11 @@ def main() -> None:
         report([*dates, *tables(steps, targets)], provenance(), arguments.text)
         return
     links = [LINKS[name] for name in arguments.links]
-    found = measure(arguments.what, arguments.ranks, arguments.problems, arguments.methods, links)
+    before = os.getloadavg()[0]
+    found = measure(arguments.what, arguments.ranks, arguments.problems, arguments.methods, links, arguments.count)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"about": provenance(), "ranks": found}))
+        load = before, os.getloadavg()[0]
+        arguments.json.write_text(json.dumps({"about": provenance(), "load": load, "ranks": found}))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from deadreckon.codec import CodecConfig
-from deadreckon.codec.distributed import ExchangeConfig, GradientCodec, register_gradient_codec
+from deadreckon.codec.distributed import ExchangeConfig, GradientCodec, ShardedExchange, register_gradient_codec
 from deadreckon.experiments.tasks import Batches, TaskData, load_task, make_network
 
 DEVICE = "eth0"  # of each rank's namespace
@@ -66,15 +66,18 @@ PROBLEMS = {
 }
 
 
-def fast(bits: float) -> CodecConfig:
+def fast(bits: float, feedback: str = "classic") -> CodecConfig:
     """The fast settings: runs of zeros, no search, no prediction, and error feedback."""
-    return CodecConfig("none", entropy="runs", hold="mean_rate", bits=bits, feedback="classic")
+    return CodecConfig("none", entropy="runs", hold="mean_rate", bits=bits, feedback=feedback)
 
 
 OURS = {
     "all_gather 0.5": (fast(0.5), ExchangeConfig("all_gather", check_every=0)),
     "all_gather 0.2": (fast(0.2), ExchangeConfig("all_gather", check_every=0)),
     "all_gather 0.1": (fast(0.1), ExchangeConfig("all_gather", check_every=0)),
+    "leaky 0.5": (fast(0.5, "leaky"), ExchangeConfig("all_gather", check_every=0)),
+    "leaky 0.3": (fast(0.3, "leaky"), ExchangeConfig("all_gather", check_every=0)),
+    "leaky shards 0.5": (fast(0.5, "leaky"), ExchangeConfig("sharded", check_every=0)),
     "sharded 0.5": (fast(0.5), ExchangeConfig("sharded", check_every=0)),
     "sharded 0.2": (fast(0.2), ExchangeConfig("sharded", check_every=0)),
     "lattice_sum L=1": (fast(0.5), ExchangeConfig("lattice_sum", levels=1, check_every=0)),
@@ -148,26 +151,31 @@ def counters() -> tuple[int, int]:
     return int((folder / "tx_bytes").read_text()), int((folder / "rx_bytes").read_text())
 
 
-def num_steps(method: str, link: float) -> int:
+def num_steps(method: str, link: float, wanted: int | None = None) -> int:
     """That are timed: few where each takes seconds."""
+    if wanted is not None:
+        return wanted
     slow = method in ("plain", "fp16")
     return {1e7: 3 if slow else 12, 1e8: 10 if slow else 20}.get(link, 25)
 
 
-def time_steps(run: Run, method: str, link: float, rank: int) -> dict[str, Any]:
+def time_steps(run: Run, method: str, link: float, rank: int, wanted: int | None) -> dict[str, Any]:
     """Seconds of steps over one link, and what the counters say."""
     dist.barrier()
     shape(rank, link)
     dist.barrier()
     run.train()
     before, seconds = run.codec.traffic if run.codec else None, []
+    shards: list[float] = []
     dist.barrier()
     sent, received = counters()
     cpu = time.process_time()
-    for _ in range(num_steps(method, link)):
+    for _ in range(num_steps(method, link, wanted)):
         begun = time.perf_counter()
         run.train()
         seconds.append(time.perf_counter() - begun)
+        if run.codec is not None and isinstance(run.codec.aggregation, ShardedExchange):
+            shards.append(shard_bytes(run.codec.aggregation))
     cpu = time.process_time() - cpu
     # Both ends have all bytes of a synchronous step when it is over.
     after = counters()
@@ -186,7 +194,16 @@ def time_steps(run: Run, method: str, link: float, rank: int) -> dict[str, Any]:
             "counted_sent": traffic.sent_bytes / len(seconds),
             "counted_received": traffic.received_bytes / len(seconds),
         }
-    return found
+    return found | ({"shard_bytes": statistics.mean(shards)} if shards else {})
+
+
+def shard_bytes(exchange: ShardedExchange) -> float:
+    """(W - 1) / W n (R_up + R_down), in bytes, with the rates of this rank's packets in the last step."""
+    own = exchange.own_span.stop - exchange.own_span.start
+    size = exchange.layout.size
+    up = sum(encoder.last_report.num_bits for encoder in exchange.up.values()) / (size - own)
+    down = exchange.server.last_report.num_bits / own
+    return (exchange.num_ranks - 1) / exchange.num_ranks * size * (up + down) / 8
 
 
 def compute_seconds(run: Run) -> float:
@@ -234,9 +251,10 @@ def main() -> None:
             if plan["what"] == "target":
                 row |= learning_curve(run, problem, task)
             else:
-                for _ in range(WARM_STEPS):
+                wanted = plan["count"]
+                for _ in range(WARM_STEPS if wanted is None else min(WARM_STEPS, wanted)):
                     run.train()
-                row["links"] = [time_steps(run, method, link, rank) for link in plan["links"]]
+                row["links"] = [time_steps(run, method, link, rank, wanted) for link in plan["links"]]
                 if method == "plain":
                     row["compute"] = compute_seconds(run)
             rows.append(row)

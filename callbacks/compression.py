@@ -22,6 +22,7 @@ from ..codec.distributed import (
     register_gradient_codec,
     require_same_codecs,
 )
+from ..codec.tensor_bits import TensorBits
 from ..forecast import Layout, Ledger, flatten, layout_of, trainable_parameters, unpack
 from .errors import ResumeError
 from .rank_states import gather_states, state_of_rank
@@ -61,11 +62,15 @@ class GradientCompression(pl.Callback):
     Supported: one optimiser, automatic optimisation, clipping, resume; 32-bit training in one process; 32-bit, bfloat16
     and mixed precision, accumulation, unused parameters and compiled submodules under DDP. Everything else is refused
     by name. Logs `codec/bits_per_coordinate` and `codec/nmse`, both means over the run so far, and under DDP the bytes
-    that rank 0 sent and received, their parts, and `compression` in the progress bar: float32's bytes over ours.
+    that rank 0 sent and received, and their parts. The progress bar shows `compression`: float32's bytes over ours.
 
     Args:
         config: the codec's settings, or those that differ from its defaults by name, as in YAML.
         exchange: how ranks exchange, under DDP; its defaults when not given.
+        log_tensors: whether to log, as `codec/bits/up/<tensor>` and `codec/bits/down/<tensor>`, what each tensor took
+            of the packets that rank 0 made in the step that is logged, and what is left as `headers and tables`. They
+            sum to the packets' bits exactly; the split is an estimate, see `codec.tensor_bits`. Costs about as much as
+            coding the packet once more, in steps that are logged.
 
     Attributes:
         ledger: what `encoding` and `decoding` cost, or `exchanging` and `comparing` under DDP.
@@ -76,16 +81,21 @@ class GradientCompression(pl.Callback):
     """
 
     def __init__(
-        self, config: CodecConfig | dict[str, Any] | None = None, exchange: ExchangeConfig | None = None
+        self,
+        config: CodecConfig | dict[str, Any] | None = None,
+        exchange: ExchangeConfig | None = None,
+        log_tensors: bool = False,
     ) -> None:
         self.config = config if isinstance(config, CodecConfig) else CodecConfig.from_dict(config or {})
         self.exchange = exchange if exchange is not None else ExchangeConfig()
+        self.log_tensors = log_tensors
         self.ledger = Ledger()
         self.num_packets = 0
         self.num_bytes = 0
         self.hook: GradientCodec | None = None
         self.choice: AggregationChoice | None = None
         self._sum_nmse = 0.0
+        self._has_packets = False  # since this process began
         self._encoder: Encoder | None = None
         self._decoder: Decoder | None = None
         self._layout: Layout | None = None
@@ -125,6 +135,7 @@ class GradientCompression(pl.Callback):
         self._layout = layout_of(pl_module)
         self.num_packets, self.num_bytes, self._sum_nmse, self.ledger = 0, 0, 0.0, Ledger()
         self.hook, self.choice, self._encoder, self._decoder = None, None, None, None
+        self._has_packets = False
         if not ranks:
             codec = Codec(self._layout, self.config)
             self._encoder, self._decoder = codec.encoder(), codec.decoder()
@@ -217,6 +228,7 @@ class GradientCompression(pl.Callback):
                 # A parameter without a gradient stays without: an optimiser skips it, which is not a zero gradient.
                 if value.grad is not None:
                     value.grad.copy_(received[name])
+        self._has_packets = True
         self.num_packets += 1
         self.num_bytes += len(packet)
         self._sum_nmse += encoder.last_report.nmse
@@ -224,6 +236,7 @@ class GradientCompression(pl.Callback):
     def _count_step(self, hook: GradientCodec) -> None:
         """Count what the hook has exchanged since it was last looked at."""
         if hook.traffic.num_steps > self.num_packets:
+            self._has_packets = True
             self.num_packets = hook.traffic.num_steps
             self.num_bytes = hook.traffic.packet_bits // 8
             self._sum_nmse += hook.aggregation.last_nmse
@@ -232,7 +245,7 @@ class GradientCompression(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.hook is not None and self.num_packets and self._layout is not None:
+        if self.num_packets and self._layout is not None:
             whole = 4 * self._layout.size * self.num_packets
             ratio = whole / max(self.num_bytes, 1)
             pl_module.log("compression", ratio, prog_bar=True, logger=False, rank_zero_only=True)
@@ -245,8 +258,17 @@ class GradientCompression(pl.Callback):
             }
             if self.hook is not None:
                 metrics |= traffic_metrics(self.hook.traffic, self.hook.aggregation.last_traffic)
+            if self.log_tensors and self._has_packets:
+                metrics |= tensor_metrics(self._tensor_bits())
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _tensor_bits(self) -> dict[str, TensorBits]:
+        """Of the last step, by way."""
+        if self.hook is not None:
+            return self.hook.aggregation.tensor_bits()
+        encoder, _, _ = self._parts()
+        return {"up": encoder.tensor_bits()}
 
     def _parts(self) -> tuple[Encoder, Decoder, Layout]:
         if self._encoder is None or self._decoder is None or self._layout is None:
@@ -283,6 +305,11 @@ class GradientCompression(pl.Callback):
         self.num_bytes = int(state_dict["num_bytes"])
         self._sum_nmse = float(state_dict["sum_nmse"])
         self.ledger = Ledger.from_dict(state_dict["ledger"])
+
+
+def tensor_metrics(ways: dict[str, TensorBits]) -> dict[str, float]:
+    """Bits of the last step for loggers, by way and tensor."""
+    return {f"codec/bits/{way}/{name}": bits for way, found in ways.items() for name, bits in found.to_dict().items()}
 
 
 def traffic_metrics(whole: Traffic, last: Traffic) -> dict[str, float]:

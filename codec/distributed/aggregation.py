@@ -2,8 +2,11 @@
 
 import abc
 import collections
+import re
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,11 +14,13 @@ from ...forecast import Layout
 from ..codec import Codec
 from ..encoder import Encoder
 from ..errors import CodecError, StateError
+from ..tensor_bits import TensorBits
 from .errors import PeerError, PeerLostError
 from .peers import describe_codec, describe_machine, require_equal
 from .traffic import Traffic, traffic_of
 from .wire import Wire
 
+_CUT = re.compile(r"\[\d+:\d+\]$")  # how `Layout.slice` names a piece
 LARGEST_FRAME = 256  # bytes of a packet beyond its float32 vector, generously
 
 
@@ -103,6 +108,13 @@ class Aggregation(abc.ABC):
         self._wants_key_frame = True
 
     @abc.abstractmethod
+    def tensor_bits(self) -> dict[str, TensorBits]:
+        """What each tensor took of the packets that this rank made last, about: `up`, and `down` where there is one.
+
+        Each packet counts once, however many ranks it went to. Costs about as much as coding them.
+        """
+
+    @abc.abstractmethod
     def owed(self) -> Tensor:
         """What error feedback of this rank still owes to the mean, `[param]`; its sum over ranks is all there is."""
 
@@ -166,7 +178,7 @@ class Aggregation(abc.ABC):
             raise problem
         assert mean is not None
         self._wants_key_frame = False
-        if not bool(mean.isfinite().all()):
+        if not np.isfinite(mean.numpy()).all():  # twenty times faster than torch's
             self._keep_owing()
         return mean
 
@@ -213,6 +225,17 @@ class Aggregation(abc.ABC):
 
     @abc.abstractmethod
     def _load_own_state(self, saved: dict[str, Any]) -> None: ...
+
+
+def sum_by_tensor(parts: Iterable[TensorBits]) -> TensorBits:
+    """The sum of packets; pieces of a tensor that is cut between shards count as the tensor."""
+    total = TensorBits({}, 0)
+    for part in parts:
+        whole = TensorBits({}, part.rest)
+        for name, bits in part.tensors.items():
+            whole += TensorBits({_CUT.sub("", name): bits}, 0)
+        total += whole
+    return total
 
 
 def residual_of(encoder: Encoder) -> Tensor:

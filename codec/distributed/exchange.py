@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from ..codec import Codec
 from ..errors import EncodeError
+from ..tensor_bits import TensorBits
 from .aggregation import Aggregation, residual_of, set_residual
 from .wire import Wire
 
@@ -47,6 +48,10 @@ class PacketExchange(Aggregation):
         self._room = 0
 
     @override
+    def tensor_bits(self) -> dict[str, TensorBits]:
+        return {"up": self.encoder.tensor_bits()}
+
+    @override
     def owed(self) -> Tensor:
         return residual_of(self.encoder) / self.num_ranks
 
@@ -67,11 +72,14 @@ class PacketExchange(Aggregation):
             raise
         packets = self._gather(packet)
         self.last_nmse = self.encoder.last_report.nmse
-        total = torch.zeros(self.layout.size)
-        for rank, received in enumerate(packets):
-            # The own packet decodes to what the encoder knows already.
-            total += self.encoder.reconstruction if rank == self.wire.rank else self.decoders[rank].decode(received)
+        total = self._decoded(0, packets[0])
+        for rank, received in enumerate(packets[1:], 1):
+            total += self._decoded(rank, received)
         return total.div_(self.num_ranks)
+
+    def _decoded(self, rank: int, packet: bytes) -> Tensor:
+        """A rank's vector, `[param]`; the own packet decodes to what the encoder knows already."""
+        return self.encoder.reconstruction if rank == self.wire.rank else self.decoders[rank].decode(packet)
 
     def _gather(self, packet: bytes) -> list[bytes]:
         """Every rank's packet, in rank order."""

@@ -41,7 +41,8 @@ def give_back(vector: Tensor, pieces: list[Piece], buffer: Tensor, layout: Layou
         buffer: the bucket that came.
         layout: where the coordinates lie.
     """
-    result = torch.zeros_like(buffer)
+    covered = sum(gradient.numel() for _, gradient in pieces) == buffer.numel()
+    result = torch.empty_like(buffer) if covered else torch.zeros_like(buffer)
     for name, gradient in pieces:
         offset = gradient.storage_offset() - buffer.storage_offset()
         place = result.as_strided(gradient.size(), gradient.stride(), offset)
@@ -139,12 +140,14 @@ class GradientCodec:
         with self.ledger.charge("comparing"):
             if self.check.step():
                 self.aggregation.request_key_frame()
-        vector = torch.zeros(self._layout.size)
+        vector = torch.empty(self._layout.size)  # all of it is covered, as has been checked
         for _, _, pieces in pending:
             collect(vector, pieces, self._layout)
+        is_scaled = self.loss_scale != 1
         with self.ledger.charge("exchanging"):
-            mean = self.aggregation.average(vector.div_(self.loss_scale), self.learning_rate)
-        mean.mul_(self.loss_scale)
+            mean = self.aggregation.average(vector.div_(self.loss_scale) if is_scaled else vector, self.learning_rate)
+        if is_scaled:
+            mean.mul_(self.loss_scale)
         for future, buffer, pieces in pending:
             future.set_result(give_back(mean, pieces, buffer, self._layout))
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 from ..codec import Codec
 from ..errors import ConfigError, EncodeError, StateError
 from ..feedback import make_feedback
+from ..tensor_bits import TensorBits
 from .aggregation import Aggregation
 from .errors import PeerError
 from .traffic import Traffic
@@ -83,6 +84,14 @@ class LatticeSum(Aggregation):
     def bits_on_wire(levels: int, num_ranks: int) -> float:
         """Bits that a coordinate takes in words."""
         return 64 / (WORD_BITS // field_bits(levels, num_ranks))
+
+    @override
+    def tensor_bits(self) -> dict[str, TensorBits]:
+        # Fields are of one width, and a packet's rest is scales and what words leave empty.
+        sent = self.last_traffic.packet_bits
+        each = 32 if self.last_traffic.raw_bits else self.field_bits
+        tensors = {spec.name: each * spec.numel for spec in self.layout}
+        return {"up": TensorBits(tensors, sent - sum(tensors.values()))}
 
     @override
     def owed(self) -> Tensor:

@@ -11,7 +11,8 @@ from ..codec import Codec
 from ..config import CodecConfig
 from ..encoder import Encoder
 from ..errors import CodecError, ConfigError, EncodeError
-from .aggregation import Aggregation, residual_of, set_residual
+from ..tensor_bits import TensorBits
+from .aggregation import Aggregation, residual_of, set_residual, sum_by_tensor
 from .peers import describe_codec
 from .wire import Wire
 
@@ -79,6 +80,11 @@ class ShardedExchange(Aggregation):
     def own_span(self) -> slice:
         """The coordinates that this rank averages."""
         return self._spans[self.wire.rank]
+
+    @override
+    def tensor_bits(self) -> dict[str, TensorBits]:
+        up = sum_by_tensor(encoder.tensor_bits() for encoder in self.up.values())
+        return {"up": up, "down": sum_by_tensor([self.server.tensor_bits()])}
 
     @override
     def owed(self) -> Tensor:
