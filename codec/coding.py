@@ -108,6 +108,12 @@ class Coding(abc.ABC, Generic[_Points]):
     ) -> npt.NDArray[np.float32]:
         """The residual that points stand for, `[param]`; infinite where float32 cannot hold it."""
 
+    def ideal_bits(
+        self, points: _Points, state: CoderState, cell_index: int, levels: Levels
+    ) -> npt.NDArray[np.float64] | None:
+        """What the points of each tensor cost in the tables that `push` takes, `[matrix]`; `None` if it cannot tell."""
+        return None
+
 
 class Integers(NamedTuple):
     """Quantised integers.

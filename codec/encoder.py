@@ -27,7 +27,8 @@ from .packet import KEY_FRAME, MAX_STEP, NOT_FINITE, RAW, STATE_DIGEST_EVERY, He
 from .rate_control import CellsAt, ControlState, Outcome, after
 from .state import SharedState
 from .stochastic import RoundingKey
-from .symbol_coder import ERROR_BITS, NO_VECTOR, Levels
+from .symbol_coder import ERROR_BITS, NO_VECTOR, CoderState, Levels
+from .tensor_bits import TensorBits, tensor_bits
 
 # Rounding the result to float32 adds error that the search does not see; these shares of the bound are tried in turn.
 _SHARES = (1.0, 0.98, 0.9, 0.5)
@@ -70,6 +71,13 @@ class _Task(NamedTuple):
     scale: npt.NDArray[np.float32] | None
 
 
+class _Last(NamedTuple):
+    """The last packet's content, and what it was coded against."""
+
+    coded: Coded | None
+    before: CoderState
+
+
 @final
 class Encoder(Endpoint):
     """Turns vectors into packets. Made by `Codec.encoder`.
@@ -81,6 +89,7 @@ class Encoder(Endpoint):
     _undo: tuple[SharedState, _Own] | None = None
     _reconstruction: Tensor | None = None
     _report: EncodeReport | None = None
+    _last: _Last | None = None
 
     def __init__(self, layout: Layout, config: CodecConfig, stream: str, key: bytes | None, seed: int = 0) -> None:
         super().__init__(layout, config, stream, key)
@@ -125,7 +134,7 @@ class Encoder(Endpoint):
             )
         key_frame = key_frame or self._state.last_step < 0
         base = self._key_frame_base(self._state.sequence) if key_frame else self._state
-        finite = math.isfinite(energy(values))  # squares of float32 do not overflow in float64
+        finite = bool(np.isfinite(values).all())
         if finite:
             values = self._feedback.corrected(self._own.feedback, values, learning_rate)
             if self._config.feedback != "off" and not np.isfinite(values).all():
@@ -156,6 +165,7 @@ class Encoder(Endpoint):
             coded.body.coefficients if coded else None,
         )
         self._reconstruction = decoded
+        self._last = _Last(coded, base.coder)
         self._report = report_of(packet, data, coded, self._lattices[coded.body.lattice if coded else 0])
         return packet
 
@@ -189,7 +199,7 @@ class Encoder(Endpoint):
         if self._undo is None:
             raise EncodeError("There is no packet to take back: `abort` undoes one `encode`, once.")
         self._state, self._own = self._undo
-        self._undo = self._reconstruction = self._report = None
+        self._undo = self._reconstruction = self._report = self._last = None
 
     @property
     def reconstruction(self) -> Tensor:
@@ -213,11 +223,23 @@ class Encoder(Endpoint):
             raise EncodeError("Nothing has been encoded yet.")
         return self._report
 
+    def tensor_bits(self) -> TensorBits:
+        """What each tensor took of the last packet, about; see `codec.tensor_bits`. Costs as much as coding it.
+
+        Raises:
+            EncodeError: before the first packet.
+        """
+        if self._last is None:
+            raise EncodeError("Nothing has been encoded yet.")
+        coded, report = self._last.coded, self.last_report
+        coding = self._codings[coded.body.lattice if coded else 0]
+        return tensor_bits(self._layout, report.num_bits, coded, coding, self._last.before, report.raw_bits)
+
     @override
     def reset(self) -> None:
         super().reset()
         self._own = self._fresh()
-        self._undo = self._reconstruction = self._report = None
+        self._undo = self._reconstruction = self._report = self._last = None
 
     @override
     def state_dict(self) -> dict[str, Tensor]:
@@ -238,7 +260,7 @@ class Encoder(Endpoint):
         lead = _lead_from(saved.get("lead")) if len(self._codings) > 1 else 0.0
         self._own = _Own(owed, _control_from(saved.get("control")), lead)
         self._state = state
-        self._undo = self._reconstruction = self._report = None
+        self._undo = self._reconstruction = self._report = self._last = None
 
     def _values(self, vector: Tensor | npt.ArrayLike) -> npt.NDArray[np.float32]:
         """The vector as float32; perhaps the caller's memory."""

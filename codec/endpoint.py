@@ -26,6 +26,8 @@ from .scale_classes import ScaleClasses
 from .state import Keeping, SharedState
 from .symbol_coder import SymbolCoder
 from .tensor_tables import TensorTables
+from .trellis import trellis_names
+from .trellis_coding import TrellisCoding
 
 ENTROPY_CODERS: dict[str, Callable[[Layout], SymbolCoder]] = {
     "scale_classes": ScaleClasses,
@@ -48,6 +50,8 @@ def _lattices(config: CodecConfig) -> tuple[str, ...]:
 def _make_coding(layout: Layout, config: CodecConfig, lattice: str) -> Coding:
     if lattice in vector_lattice_names():
         return LatticeCoding(layout, lattice, config.dead_zone)
+    if lattice in trellis_names():
+        return TrellisCoding(layout, lattice, config.dead_zone)
     if config.entropy == "runs":
         return RunCoding(layout, config.dead_zone)
     return ScalarCoding(ENTROPY_CODERS[config.entropy](layout), matrices(layout), config.dead_zone)

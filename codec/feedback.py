@@ -89,6 +89,8 @@ class ErrorFeedback(abc.ABC):
         """
         scale = _scale(state.learning_rate, learning_rate)
         with np.errstate(over="ignore", invalid="ignore"):
+            if scale == 1:
+                return vector + state.residual
             return vector + np.multiply(state.residual, scale, dtype=np.float32) if scale else vector.copy()
 
     def settled(

@@ -1,50 +1,31 @@
 """The lattices D4 and E8 as a `Coding`: vectors of consecutive coordinates, entropy-coded by predicted scale.
 
-A vector is four or eight consecutive coordinates of a tensor, its last one filled up with zeros. What a coordinate's
-magnitude is expected to be comes from activity and from five passes, as in `ScaleClasses`, here over vectors instead of
-coordinates; `lattice_contexts` makes tables of it.
-
-Activity is in steps, the unit of points, which for D4 is 0.84 cell widths.
+A vector is four or eight consecutive coordinates; `lattice_contexts` makes tables of the scales that `vector_coding`
+predicts. In D4 the unit of points is 0.84 cell widths.
 """
 
-from typing import Any, NamedTuple, final
+from functools import partial
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
 from ..forecast import Layout
-from . import activity as activities
-from .activity import MAX_ACTIVITY, MAX_MAGNITUDE, UNIT
-from .coding import Coding, Quantised, Search
-from .coefficients import Cost
-from .lattice import WIDTHS_PER_OCTAVE, cell_index, cell_width, widest
-from .lattice_contexts import Port, Reader, Tables, Writer, exchange_points, num_contexts
-from .lattice_points import LARGEST_COORDINATE, cell_scale, dimension, fit_offsets, nearest, num_offsets, reconstruct
-from .scale_classes import (
-    DECAY_SHIFT,
-    LOWEST_OCTAVE,
-    MEAN_UNIT,
-    NUM_CLASSES,
-    Geometry,
-    Pass,
-    Progress,
-    ScaleClasses,
-    class_of,
-)
-from .symbol_coder import NO_VECTOR, CoderState, Levels, uniform
+from .coding import Quantised, Search
+from .lattice_contexts import Integers, Port, Tables, exchange_points, folded, num_contexts
+from .lattice_points import dimension, nearest
+from .symbol_coder import CoderState
+from .vector_coding import Exchanger, Points, PointTrial, VectorCoding, VectorQuantiser
 
 # Of Z's dead zone, which is best for single coordinates. On gradients of seven nets 0.35 and 0.5 are equal; one bias of
 # 0.1 for all costs 2.5 % at NMSE 0.5, 1 % at 0.1 and nothing at 0.01, one for each vector 1.5, 0.3 and 0.1 %.
 BIAS_SHARE = 0.4
 LEAST_BIAS, WIDEST_BIAS = 0.02, 0.5
-EXACT = 4096  # steps up to which float32 does for the search
-
-Points = npt.NDArray[np.int32]  # [vector, dimension], doubled
 
 
 @final
-class LatticeCoding(Coding[Points]):
+class LatticeCoding(VectorCoding):
     """The lattice D4 or E8.
 
     Args:
@@ -53,55 +34,14 @@ class LatticeCoding(Coding[Points]):
         dead_zone: the bias of `lattice_points.nearest`; `None` leaves it to the tables.
     """
 
-    keeps_activity = True
-
     def __init__(self, layout: Layout, name: str, dead_zone: float | None) -> None:
-        self._name = name
-        self._size = dimension(name)
-        self._dead_zone = dead_zone
-        self._geometry = Geometry(layout, self._size)
-        self._scalar = ScaleClasses(layout)
-        self.num_offsets = num_offsets(name)
-        self.num_tables = NUM_CLASSES * (1 + num_contexts(self._size))  # a census and contexts for each class
-        parts = self._geometry.parts
-        lengths = [part.num_rows * part.num_columns for part in parts]
-        self._numbers = np.array([-(-length // self._size) for length in lengths], np.int64)  # vectors of each matrix
-        firsts = np.cumsum(self._numbers) - self._numbers
-        starts = np.array([part.span.start for part in parts], np.int64)
-        self._shifts = firsts * self._size - starts  # from a coordinate's place in the layout to that among vectors
-        self._spans = [
-            slice(start, start + length) for start, length in zip((firsts * self._size).tolist(), lengths, strict=True)
-        ]  # of the matrices among the vectors' coordinates
-        self._num_vectors = int(self._numbers.sum())
-
-    def _to_vectors(self, values: npt.NDArray) -> npt.NDArray:
-        """`[param]` as `[vector, dimension]`, zeros where a tensor ends."""
-        flat = np.zeros(self._num_vectors * self._size, values.dtype)
-        for part, span in zip(self._geometry.parts, self._spans, strict=True):
-            flat[span] = values[part.span]
-        return flat.reshape(-1, self._size)
-
-    def _of_vectors(self, levels: Levels) -> npt.NDArray[np.int32]:
-        """Levels of the vectors, `[vector]`."""
-        return np.repeat(levels, self._numbers).astype(np.int32)
-
-    # --- quantising
+        super().__init__(layout, name, dimension(name), num_contexts(dimension(name)), dead_zone)
 
     @override
-    def quantise(self, search: Search) -> Quantised[Points] | None:
-        vectors = self._to_vectors(search.residual)
-        if not search.fixed and search.energy <= search.bound:
-            points = np.zeros(vectors.shape, np.int32)
-            return Quantised(search.cell_index, np.zeros(self.num_offsets, np.int8), points)
-        levels = self._of_vectors(search.levels) if search.levels.any() else None
-        quantiser = _VectorQuantiser(self._name, vectors, self._bias(search), levels)
-        finest = cell_index(max(quantiser.largest / (LARGEST_COORDINATE * cell_scale(self._name)), 5e-324)) + 1
-        if search.fixed:
-            return quantiser.at(search.cell_index) if search.cell_index >= finest else None
-        if search.bound <= 0:
-            return None
-        coarsest = cell_index(max(quantiser.largest * 8, 5e-324))
-        return quantiser.widest(search.bound, search.cell_index, finest, coarsest)
+    def _quantiser(
+        self, vectors: npt.NDArray[np.float32], levels: npt.NDArray[np.int32] | None, search: Search
+    ) -> VectorQuantiser:
+        return _NearestPoints(self.name, vectors, levels, self._bias(search))
 
     def _bias(self, search: Search) -> npt.NDArray[np.float32]:
         """Of each coordinate, `[vector, dimension]`."""
@@ -111,184 +51,55 @@ class LatticeCoding(Coding[Points]):
         return np.minimum(BIAS_SHARE * self._to_vectors(zones) + np.float32(LEAST_BIAS), np.float32(WIDEST_BIAS))
 
     @override
-    def cost(self, state: CoderState, cell_index: int, error_weight: float = 1.0) -> Cost:
-        """That of Z with the census for tables: what differs is nearly the same for every prediction."""
-        return self._scalar.cost(state, cell_index, error_weight)
+    def _tables(self, state: CoderState) -> Tables:
+        return Tables(state.counts, partial(folded, size=self._size))
 
     @override
-    def reconstruct(
-        self, points: Points, offsets: npt.NDArray[np.int8], cell_index: int, levels: Levels
-    ) -> npt.NDArray[np.float32]:
-        vectors = reconstruct(self._name, points, offsets, cell_index)
-        if levels.any():
-            with np.errstate(over="ignore"):
-                vectors = np.ldexp(vectors, self._of_vectors(levels)[:, None])
-        flat = vectors.reshape(-1)
-        residual = np.empty(self._geometry.size, np.float32)
-        for part, span in zip(self._geometry.parts, self._spans, strict=True):
-            residual[part.span] = flat[span]
-        return residual
+    def _exchanger(self, port: Port) -> Exchanger:
+        return _PointExchanger(port)
 
-    # --- coding
+
+@final
+class _PointExchanger(Exchanger):
+    def __init__(self, port: Port) -> None:
+        self._port = port
 
     @override
-    def push(self, stack: Any, points: Points, state: CoderState, cell_index: int, levels: Levels) -> CoderState:
-        first = None if state.num_updates else self._first_classes(points)
-        writer = Writer(Tables(state.counts, self._size))
-        self._walk(writer, points, self._scalar.expected(state, cell_index, levels, first), levels)
-        writer.flush(stack)
-        if first is not None and len(first):
-            stack.encode_reverse(first, uniform(NUM_CLASSES))
-        return self._after(state, points, writer.tables.seen(), cell_index, levels)
-
-    @override
-    def pop(self, stack: Any, state: CoderState, cell_index: int, levels: Levels) -> tuple[Points, CoderState]:
-        first = None
-        if not state.num_updates and len(self._numbers):
-            first = stack.decode(uniform(NUM_CLASSES), len(self._numbers))
-        reader = Reader(Tables(state.counts, self._size), stack)
-        points = np.zeros((self._num_vectors, self._size), np.int32)
-        points = self._walk(reader, points, self._scalar.expected(state, cell_index, levels, first), levels)
-        return points, self._after(state, points, reader.tables.seen(), cell_index, levels)
-
-    def _walk(self, port: Port, points: Points, logs: activities.Logs, levels: Levels) -> Points:
-        """All points through a port, pass by pass."""
-        points = points.copy()
-        progress = Progress(self._geometry, port.tables.census, logs)
-        for part in self._geometry.coded_passes(levels):
-            if not len(part.places):
-                continue
-            own = progress.classes(part)
-            members = self._members(part)
-            classes = np.zeros(len(members.vectors) * self._size, np.int64)  # of what fills up a vector: the lowest
-            classes[members.slots] = own
-            of_vectors = np.add.reduceat(own.astype(np.int64), members.begins) // members.numbers
-            found = exchange_points(port, points[members.vectors], classes.reshape(-1, self._size), of_vectors)
-            points[members.vectors] = found
-            doubled = found.reshape(-1)[members.slots].astype(np.int64)
-            port.tables.see_points(own, doubled)
-            progress.see(part, np.minimum(np.abs(doubled), 2 * MAX_MAGNITUDE) * (MEAN_UNIT // 2))
-        return points
-
-    def _members(self, part: Pass) -> "_Members":
-        places = part.places + self._shifts[self._geometry.matrix_of_row[part.rows]]
-        vectors = places // self._size
-        begins = np.flatnonzero(np.diff(vectors, prepend=-1))
-        numbers = np.diff(begins, append=len(vectors))
-        slots = np.repeat(np.arange(len(begins)), numbers) * self._size + places % self._size
-        return _Members(vectors[begins], begins, numbers, slots)
-
-    def _first_classes(self, points: Points) -> npt.NDArray[np.int32]:
-        """The class of each tensor's mean magnitude, which the first packet after a key frame tells, `[matrix]`."""
-        magnitudes = np.minimum(np.abs(points.reshape(-1)), 2 * MAX_MAGNITUDE)
-        means = [magnitudes[span].mean() / 2 for span in self._spans]
-        logs = activities.log2(np.maximum(means, 2.0**LOWEST_OCTAVE)) - activities.log2(np.ones(1))
-        return class_of(logs).astype(np.int32)
-
-    def _after(
-        self,
-        state: CoderState,
-        points: Points,
-        seen: npt.NDArray[np.int64],
-        cell_index: int,
-        levels: Levels,
-    ) -> CoderState:
-        """The state once a packet's points are known. Nothing is learned of a matrix that was left out."""
-        activity = activities.rescaled(state.activity, state.cell_index, cell_index).copy()
-        flat = points.reshape(-1)
-        half = UNIT // 2 * (WIDTHS_PER_OCTAVE + cell_index % WIDTHS_PER_OCTAVE)  # activity of half a step
-        for level, part, span in zip(levels, self._geometry.parts, self._spans, strict=True):
-            if level != NO_VECTOR:
-                doubled = np.minimum(np.abs(flat[span]), 2 * MAX_MAGNITUDE).astype(np.int64)
-                shown = np.minimum(doubled * (half << int(level)), MAX_ACTIVITY).astype(np.int32)
-                activity[part.span] = activities.approached(activity[part.span], shown, state.num_updates)
-        counts = state.counts - (state.counts >> DECAY_SHIFT) + seen
-        return CoderState(counts, activity, state.num_updates + 1, cell_index)
+    def exchange(
+        self, points: Points, classes: Integers, of_vectors: Integers, numbers: npt.NDArray[np.integer]
+    ) -> Points:
+        return exchange_points(self._port, points, classes, of_vectors)
 
 
-class _Members(NamedTuple):
-    """A pass as vectors.
-
-    Attributes:
-        vectors: their numbers, `[vector]`.
-        begins: where among the pass's coordinates each begins, `[vector]`.
-        numbers: of coordinates that it has there, the others fill it up, `[vector]`.
-        slots: place of each of the pass's coordinates among those of its vectors, `[place]`.
-    """
-
-    vectors: npt.NDArray[np.int64]
-    begins: npt.NDArray[np.intp]
-    numbers: npt.NDArray[np.intp]
-    slots: npt.NDArray[np.int64]
-
-
-class _Trial(NamedTuple):
-    """What one cell width gives, of the vectors that are not zero."""
-
-    points: Points
-    offsets: npt.NDArray[np.int8]
-    error: float
-
-
-class _VectorQuantiser:
-    """Points and errors at any width. The encoder's side only: its result is sent.
+@final
+class _NearestPoints(VectorQuantiser):
+    """Of the vectors that are not zero.
 
     Args:
         name: of the lattice.
         vectors: `[vector, dimension]`.
-        bias: of the coordinates, `[vector, dimension]`.
         levels: of the vectors, `[vector]`; `None` where all are 0.
+        bias: of the coordinates, `[vector, dimension]`.
     """
 
     def __init__(
         self,
         name: str,
         vectors: npt.NDArray[np.float32],
-        bias: npt.NDArray[np.float32],
         levels: npt.NDArray[np.int32] | None,
+        bias: npt.NDArray[np.float32],
     ) -> None:
-        self._name = name
         self._shape = vectors.shape
         self._places = np.flatnonzero(vectors.any(axis=1))
-        self._vectors = vectors[self._places]
+        super().__init__(name, vectors[self._places], None if levels is None else levels[self._places])
         self._bias = bias[self._places]
-        self._levels = None if levels is None else levels[self._places]
-        if self._levels is not None:
-            self._vectors = np.ldexp(self._vectors, -self._levels[:, None])
-        self.largest = float(np.abs(self._vectors).max(initial=0.0))
 
-    def at(self, index: int) -> Quantised[Points]:
-        """The points at a cell width."""
-        return self._quantised(index, self._trial(index))
+    @override
+    def _points(self, scaled: npt.NDArray[np.floating], index: int) -> Points:
+        return nearest(self._name, scaled, self._bias)
 
-    def widest(self, bound: float, start: int, finest: int, coarsest: int) -> Quantised[Points] | None:
-        """The points at the widest cells that keep a squared error, as `lattice.widest` finds them."""
-        best: _Trial | None = None
-
-        def error_at(index: int) -> float:
-            nonlocal best
-            trial = self._trial(index)
-            if trial.error <= bound:  # wider than the one before it, or it would not have been tried
-                best = trial
-            return trial.error
-
-        found = widest(error_at, bound, start, finest, coarsest)
-        return None if found is None or best is None else self._quantised(found, best)
-
-    def _quantised(self, index: int, trial: _Trial) -> Quantised[Points]:
+    @override
+    def _quantised(self, index: int, trial: PointTrial) -> Quantised[Points]:
         points = np.zeros(self._shape, np.int32)
         points[self._places] = trial.points
         return Quantised(index, trial.offsets, points)
-
-    def _trial(self, index: int) -> _Trial:
-        step = cell_width(index) * cell_scale(self._name)
-        scaled = self._vectors.astype(np.float64) / step
-        if self.largest < EXACT * step:
-            scaled = scaled.astype(np.float32)
-        points = nearest(self._name, scaled, self._bias)
-        offsets, error = fit_offsets(self._name, scaled, points)
-        if self._levels is not None:
-            steps = reconstruct(self._name, points, offsets, cell_index(1.0)) / np.float32(cell_scale(self._name))
-            left = (scaled - steps).astype(np.float64)
-            error = float(np.einsum("vd,vd,v->", left, left, np.exp2(2 * self._levels)))
-        return _Trial(points, offsets, error * step * step)

@@ -16,6 +16,7 @@ turning 4.6 % on average, both where neighbouring weights belong to neighbouring
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -108,15 +109,15 @@ class Tables:
 
     Args:
         counts: decayed counts, the census first, then the contexts of each class, `[table, symbol]`.
-        size: of a vector.
+        fold: what the census says of each context, `[class, context, symbol]`, as `folded` does.
     """
 
-    def __init__(self, counts: Integers, size: int) -> None:
+    def __init__(self, counts: Integers, fold: Callable[[Integers], Integers]) -> None:
         self.census = ClassModel(counts[:NUM_CLASSES])
         self._counts = counts[NUM_CLASSES:]
         self._seen: list[Integers] = []
         self._census = np.zeros_like(counts[:NUM_CLASSES])
-        self._prior = folded(self.census.tables, size).reshape(self._counts.shape)
+        self._prior = fold(self.census.tables).reshape(self._counts.shape)
         self._models: dict[int, Any] = {}
 
     def model(self, which: int) -> Any:
@@ -262,7 +263,7 @@ def exchange_points(
         turned = lean < 0
         odd = parity ^ (coset & turned)
         context = total + (0 if left > 1 else SUMS * odd + (NEXT_TO_LAST if left else LAST))
-        which = _corrected(classes[:, place], shown, expected) * each + coset * DIGIT_CONTEXTS + context
+        which = corrected(classes[:, place], shown, expected) * each + coset * DIGIT_CONTEXTS + context
         digit = np.where(turned, -digits[place] - coset, digits[place])
         digit = port.exchange(which, digit) if left else 2 * port.exchange(which, (digit - odd) >> 1) + odd
         digits[place] = np.where(turned, -digit - coset, digit)
@@ -270,7 +271,7 @@ def exchange_points(
         magnitude = np.where(digit < 0, -digit - coset, digit)
         total = np.minimum(total + magnitude, SUMS - 1)
         parity ^= digits[place] & 1
-        lean = lean // 2 + 4 * np.clip(2 * digits[place] + coset, -8, 8)
+        lean = next_lean(lean, 2 * digits[place] + coset)
         expected += means[:, place]
         shown += np.minimum(magnitude, MAX_MAGNITUDE) * MEAN_UNIT + coset * (MEAN_UNIT // 2)
     if np.abs(digits).max(initial=0) > LARGEST_DIGIT:
@@ -278,7 +279,12 @@ def exchange_points(
     return (2 * digits + coset).T.astype(np.int32)
 
 
-def _corrected(classes: Integers, shown: Integers, expected: Integers) -> Integers:
+def next_lean(lean: Integers, doubled: Integers) -> Integers:
+    """To which side a vector leans, once one more of its coordinates is known."""
+    return lean // 2 + 4 * np.clip(doubled, -8, 8)
+
+
+def corrected(classes: Integers, shown: Integers, expected: Integers) -> Integers:
     """Classes of a vector's next coordinate, from what those before have shown."""
     width = LOG_UNIT // CLASSES_PER_OCTAVE
     shift = (log2(shown) - log2(expected) + width // 2) // width

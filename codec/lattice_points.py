@@ -27,7 +27,7 @@ from .lattice import OFFSET_UNIT, cell_width
 
 _DIMENSIONS = {"D4": 4, "E8": 8}
 # D4's cell has volume 2, so its step is 2^(-1/4) of a width; 8 bits of that keep products with a width exact.
-_CELL_SCALES = {"D4": 215 / 256, "E8": 1.0}
+_CELL_SCALES = {"D4": 215 / 256}
 # The class of a doubled magnitude 0 to 7, for one offset each: 0 for zero, then 1, 2, 3; then 1/2, 3/2, 5/2.
 _CLASSES = np.array([0, 4, 1, 5, 2, 6, 3, 6])
 _CHUNK = 4096  # vectors at a time, so that arrays stay in the cache: 1.2 (D4) and 1.8 (E8) times as fast as all at once
@@ -46,13 +46,16 @@ def dimension(name: str) -> int:
 
 
 def cell_scale(name: str) -> float:
-    """The step of a lattice, in cell widths: such that its cell's volume is one width a coordinate, within 0.5 %."""
-    return _CELL_SCALES[name]
+    """The step of a lattice, in cell widths: such that its cell's volume is one width a coordinate, within 0.5 %.
+
+    For a trellis it is 1: a coordinate takes as many bits as in a cell of Z.
+    """
+    return _CELL_SCALES.get(name, 1.0)
 
 
 def num_offsets(name: str) -> int:
-    """How many offsets `reconstruct` takes: 3 for D4, 6 for E8, whose coordinates may be halves."""
-    return 6 if name == "E8" else 3
+    """How many offsets `reconstruct` takes: 3 for D4, 6 where coordinates may be halves: in E8 and in trellises."""
+    return 3 if name == "D4" else 6
 
 
 # --- nearest points

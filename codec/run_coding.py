@@ -21,11 +21,21 @@ from .activity import matrices, of_coordinates
 from .coding import Coding, Quantised, Search
 from .coefficients import Cost
 from .errors import PacketError
+from .given_cells import round_to_cells
 from .groups import Groups
 from .lattice import NUM_OFFSETS, Quantiser, point
 from .symbol_coder import CoderState, Levels, categorical, pop_bytes, push_bytes, uniform
-from .symbols import MAX_DIRECT, NUM_DIRECT, NUM_SYMBOLS, escape_bits, num_escape_bits, read_escapes, to_symbols
-from .tables import as_table, updated_counts
+from .symbols import (
+    MAX_DIRECT,
+    NUM_DIRECT,
+    NUM_SYMBOLS,
+    RAW_BITS,
+    escape_bits,
+    num_escape_bits,
+    read_escapes,
+    to_symbols,
+)
+from .tables import TOTAL, as_table, updated_counts
 from .tensor_tables import DEAD_ZONE, entropy_cost
 
 _NUM_SHORT = 8
@@ -34,6 +44,7 @@ _HALVES = np.tile([0, 1], 25)
 # The least distance of each symbol, and how many bits tell the rest. The last two are whole octaves.
 _BASES = np.concatenate([np.arange(_NUM_SHORT), (2 + _HALVES) << (_OCTAVES - 1), 1 << np.array([28, 29])])
 _EXTRA_BITS = np.concatenate([np.zeros(_NUM_SHORT, np.intp), _OCTAVES - 1, [28, 29]])
+_NUM_LOOKED_UP = 256
 _WORD = 16  # bits that go onto the stack at once, as they are
 
 # What counts begin with: distances as if one coordinate in eight were not zero, values halved at each step.
@@ -77,6 +88,13 @@ class RunCoding(Coding[Runs]):
     @override
     def quantise(self, search: Search) -> Quantised[Runs] | None:
         levels = of_coordinates(search.levels, self._parts)
+        if search.fixed and levels is None:
+            found = round_to_cells(search.residual, self._dead_zone, search.energy, search.cell_index)
+            if found is None:
+                return None
+            return Quantised(
+                search.cell_index, found.trial.offsets, Runs(found.places, found.values), found.trial.error
+            )
         quantiser = Quantiser(search.residual, self._dead_zone, levels, search.energy)
         trial = search.trial(quantiser)
         if trial is None:
@@ -138,12 +156,31 @@ class RunCoding(Coding[Runs]):
     ) -> npt.NDArray[np.float32]:
         found = np.zeros(self._size, np.float32)
         with np.errstate(over="ignore"):
-            values = point(points.values.astype(np.int64), offsets, cell_index)
+            values = _points_of(points.values, offsets, cell_index)
             wider = of_coordinates(levels, self._parts)
             if wider is not None:
                 values = np.ldexp(values, wider[points.places].astype(np.int32))
         found[points.places] = values
         return found
+
+    @override
+    def ideal_bits(self, points: Runs, state: CoderState, cell_index: int, levels: Levels) -> npt.NDArray[np.float64]:
+        bits = np.zeros(len(points.values))
+        for group, spans in enumerate(self._groups.spans):
+            places, values = self._in_group(points, group)
+            distances = _symbols_of(np.diff(places, prepend=-1) - 1)
+            symbols = to_symbols(values)[0]
+            found = self._costs(state, 2 * group)[distances] + _EXTRA_BITS[distances]
+            found += self._costs(state, 2 * group + 1)[symbols] + RAW_BITS[symbols]
+            inside = [np.searchsorted(points.places, [span.start, span.stop]) for span in spans]
+            bits[np.concatenate([np.arange(*ends) for ends in inside])] = found
+        starts = np.searchsorted(points.places, [part.span.start for part in self._parts])
+        sums = np.concatenate([[0.0], np.cumsum(bits)])
+        return np.diff(sums[np.append(starts, len(bits))])
+
+    def _costs(self, state: CoderState, table: int) -> npt.NDArray[np.float64]:
+        """Bits of each symbol."""
+        return np.log2(float(TOTAL)) - np.log2(self._table(state, table))
 
     def _in_group(self, points: Runs, group: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
         """Places within a group, and values."""
@@ -172,8 +209,11 @@ class RunCoding(Coding[Runs]):
             found.append(places)
         return Runs(np.concatenate([np.zeros(0, np.int64), *found]), values)
 
+    def _table(self, state: CoderState, table: int) -> npt.NDArray[np.int64]:
+        return as_table(state.counts[table] + (_VALUE_PRIOR if table % 2 else _DISTANCE_PRIOR))
+
     def _model(self, state: CoderState, table: int) -> Any:
-        return categorical(as_table(state.counts[table] + (_VALUE_PRIOR if table % 2 else _DISTANCE_PRIOR)))
+        return categorical(self._table(state, table))
 
     def _push_symbols(
         self, stack: Any, symbols: npt.NDArray[np.int32], table: int, state: CoderState, seen: npt.NDArray[np.int64]
@@ -192,11 +232,21 @@ class RunCoding(Coding[Runs]):
         return symbols
 
 
+def _points_of(
+    values: npt.NDArray[np.int32], offsets: npt.NDArray[np.int8], cell_index: int
+) -> npt.NDArray[np.float32]:
+    """What integers stand for, looked up where they are small."""
+    if values.min(initial=0) < -_NUM_LOOKED_UP or values.max(initial=0) > _NUM_LOOKED_UP:
+        return point(values.astype(np.int64), offsets, cell_index)
+    return point(np.arange(-_NUM_LOOKED_UP, _NUM_LOOKED_UP + 1), offsets, cell_index).take(values + _NUM_LOOKED_UP)
+
+
 def _by_width(symbols: npt.NDArray[np.int32]) -> list[tuple[int, npt.NDArray[np.intp]]]:
     """The places of symbols with extra bits, for each number of bits that occurs, ascending."""
     far = np.flatnonzero(symbols >= _NUM_SHORT)
     widths = _EXTRA_BITS[symbols[far]]
-    return [(width, far[widths == width]) for width in np.unique(widths).tolist()]
+    occurring = np.flatnonzero(np.bincount(widths))
+    return [(width, far[widths == width]) for width in occurring.tolist()]
 
 
 def _symbols_of(distances: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:

@@ -493,7 +493,7 @@ class LatticePoints(ScaleClasses):
         for place in sorted(range(len(which)), key=which.__getitem__):
             table = NUM_CLASSES + which[place][0] * self.num_contexts + which[place][1]
             if table not in self.context_starts:
-                weights = weights_of(tables[which[place][0]], *which[place])
+                weights = self._weights(tables[which[place][0]], *which[place])
                 pairs = zip(self.counts[table], weights, strict=True)
                 self.context_starts[table] = cumulative(table_of([4096 * n + u for n, u in pairs]))
             values[place] = stack.decode(self.context_starts[table])
@@ -508,6 +508,98 @@ class LatticePoints(ScaleClasses):
                     magnitude = 2 * magnitude + bit
                 values[place] = -14 - magnitude if bits[0] else 14 + magnitude
         return values
+
+    def _weights(self, census: Sequence[int], which: int, context: int) -> list[int]:
+        return weights_of(census, which, context)
+
+
+class TrellisPoints(LatticePoints):
+    """Points of trellis paths, doubled.
+
+    Args:
+        matrices: of the layout.
+        size: coordinates.
+        polynomials: bits of a state, h0 and h1.
+    """
+
+    def __init__(self, matrices: Sequence[Matrix], size: int, polynomials: tuple[int, int, int]) -> None:
+        super().__init__(matrices, size, 8)
+        self.num_contexts = 9
+        self.counts = [[0] * NUM_SYMBOLS for _ in range(NUM_CLASSES * 10)]
+        self.polynomials = polynomials
+        num_vectors = sum(-(-len(part.places) // 8) for part in matrices)
+        self.num_paths = max(-(-num_vectors // 16), 1)
+
+    @override
+    def decode_points(self, stack: Stack, cell_index: int, levels: Sequence[int]) -> list[int]:
+        self.states = [[0] * self.polynomials[0] for _ in range(self.num_paths)]
+        return super().decode_points(stack, cell_index, levels)
+
+    @override
+    def _vectors(
+        self,
+        stack: Stack,
+        vectors: list[list[int | None]],
+        class_of: dict[int, int],
+        tables: list[list[int]],
+        means: list[int],
+    ) -> list[list[int]]:
+        found: list[list[int]] = []
+        for first in range(0, len(vectors), self.num_paths):
+            walks = [
+                PathWalk([None if place is None else class_of[place] for place in vector], means, state)
+                for vector, state in zip(vectors[first : first + self.num_paths], self.states, strict=False)
+            ]
+            for place in range(8):
+                coded = [walk for walk in walks if walk.classes[place] is not None]
+                values = iter(self._values(stack, [walk.context(place) for walk in coded], tables))
+                for walk in walks:
+                    walk.take(place, 0 if walk.classes[place] is None else next(values), self.polynomials)
+            found += [walk.points for walk in walks]
+        return found
+
+    @override
+    def _weights(self, census: Sequence[int], which: int, context: int) -> list[int]:
+        if context < 6:
+            return list(census)
+        found = [0] * 14 + [census[14] // 2 + census[14] // 8] + [0] * 14 + list(census[29:])
+        for k in range(1, 15):
+            for sign in (-1, 1):
+                inner = census[14] // 8 + census[14] // 16 if k == 1 else census[14 + sign * (k - 1)] // 2
+                found[14 + sign * k] = inner + census[14 + sign * k] // 2
+        return found
+
+
+class PathWalk:
+    """What a vector on a path has shown, place by place; `state` moves on in place."""
+
+    def __init__(self, classes: list[int | None], means: list[int], state: list[int]) -> None:
+        self.classes, self.state = classes, state
+        self.means = [means[which or 0] for which in classes]
+        self.total = self.lean = 0
+        self.shown = self.expected = 1024 + sum(self.means) // 8
+        self.points: list[int] = []
+
+    def context(self, place: int) -> tuple[int, int]:
+        """Class and context of the next k."""
+        which = (self.classes[place] or 0) + (lg(self.shown) - lg(self.expected) + 4) // 8
+        return min(max(which, 0), NUM_CLASSES - 1), 3 * (1 + self.state[0] if any(self.state) else 0) + self.total
+
+    def take(self, place: int, value: int, polynomials: tuple[int, int, int]) -> None:
+        k = -value if self.lean < 0 else value
+        if abs(k) > 2**30 - 1:
+            raise Refused("a coordinate that is too large")
+        odd, (num_bits, h0, h1) = self.state[0], polynomials
+        size = 2 * abs(k) - odd if k else 0
+        self.points.append(-size if k < 0 else size)
+        self.total = min(self.total + abs(k), 2)
+        self.lean = self.lean // 2 + 4 * min(max(self.points[-1], -8), 8)
+        self.expected += self.means[place]
+        self.shown += 512 * min(size, 8192)
+        shifted = [*self.state[1:], 0]
+        for bit in range(num_bits):
+            shifted[bit] ^= (h0 >> bit + 1 & 1) * odd ^ (h1 >> bit + 1 & 1) * (k % 2)
+        self.state[:] = shifted
 
 
 class Walk:
@@ -578,6 +670,7 @@ def clipped(log: int) -> int:
     return min(max((log + 160) // 8, 0), NUM_CLASSES - 1)
 
 
+TRELLISES = {5: ("T8", (3, 0b1011, 0b100)), 6: ("T64", (6, 0b1000011, 0b10100))}
 CODERS = {"tensor_tables": TensorTables, "scale_classes": ScaleClasses, "runs": Runs}
 
 
@@ -596,7 +689,7 @@ class ReferenceDecoder:
     Attributes:
         levels: of the last coded packet.
         num_escapes: in the last coded packet.
-        lattices: of the coded packets: "Z", "D4" or "E8".
+        lattices: of the coded packets: "Z", "D4", "E8", "T8" or "T64".
     """
 
     def __init__(
@@ -633,6 +726,8 @@ class ReferenceDecoder:
         self.coder = CODERS[self.entropy](self.matrices, self.size)
         if self.identity[0] in (2, 3, 4):
             self.coder = LatticePoints(self.matrices, self.size, 4 if self.identity[0] == 2 else 8)
+        if self.identity[0] in TRELLISES:
+            self.coder = TrellisPoints(self.matrices, self.size, TRELLISES[self.identity[0]][1])
         self.rows: list[list[float]] = []
         self.memory = [0.0] * self.size
         self.squares = [0.0] * self.size
@@ -718,11 +813,11 @@ class ReferenceDecoder:
 
     def _coded(self, body: bytes) -> list[float]:
         bits = Bits(body)
-        lattice = {2: "D4", 3: "E8"}.get(self.identity[0], "Z")
+        lattice = {2: "D4", 3: "E8", 5: "T8", 6: "T64"}.get(self.identity[0], "Z")
         if self.identity[0] == 4 and bits.read(1):
             lattice = "E8"
         cell_index = self.cell_index + bits.number(5)
-        told = 6 if lattice == "E8" else 3
+        told = 3 if lattice in ("Z", "D4") else 6
         offsets = [before + bits.number(2) for before in self.offsets[:told]] + self.offsets[told:]
         if not 0 <= cell_index < 38400 or not all(-128 <= offset <= 127 for offset in offsets):
             raise Refused("the quantiser is out of range")

@@ -1,6 +1,7 @@
 """The lattices D4 and E8 in the codec: what a packet keeps, what both ends hold, and what a lattice saves."""
 
 import functools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from deadreckon.codec.symbol_coder import NO_VECTOR, CoderState, empty_stack, st
 from deadreckon.codec.symbols import MAX_DIRECT, NUM_DIRECT, NUM_SYMBOLS
 
 NAMES = ("D4", "E8")
-CODECS = (*NAMES, "auto")
+CODECS = (*NAMES, "auto", "T8")
 SIZE = {"D4": 4, "E8": 8}
 SMALL = layout_from({"w": (12, 9), "b": (9,), "v": (7, 12)})
 
@@ -221,7 +222,7 @@ class Saying(Port):
 
     def __init__(self, name, coset, digit):
         counts = np.zeros((LatticeCoding(SMALL, name, None).num_tables, NUM_SYMBOLS), np.int64)
-        super().__init__(Tables(counts, SIZE[name]))
+        super().__init__(Tables(counts, partial(folded, size=SIZE[name])))
         self.answers = [coset] if name == "E8" else []
         self.digit = digit
 
@@ -255,11 +256,11 @@ def test_escapes_of_any_size_round_trip(name):
     classes = generator.integers(0, NUM_CLASSES, points.shape)
     of_vectors = generator.integers(0, NUM_CLASSES, len(points))
     counts = np.zeros((LatticeCoding(SMALL, name, None).num_tables, NUM_SYMBOLS), np.int64)
-    writer = Writer(Tables(counts, size))
+    writer = Writer(Tables(counts, partial(folded, size=size)))
     np.testing.assert_array_equal(exchange_points(writer, points, classes, of_vectors), points)
     stack = empty_stack()
     writer.flush(stack)
-    reader = Reader(Tables(counts, size), stack)
+    reader = Reader(Tables(counts, partial(folded, size=size)), stack)
     np.testing.assert_array_equal(exchange_points(reader, np.zeros_like(points), classes, of_vectors), points)
     np.testing.assert_array_equal(reader.tables.seen(), writer.tables.seen())
     assert stack.is_empty()

@@ -550,6 +550,14 @@ GOLDEN_LINKS: dict[str, tuple[CodecConfig, bytes | None]] = {
     ),
     "E8, rate_distortion": (CodecConfig("none", nmse=0.3, lattice="E8", metric="adam", modes=RateDistortion()), None),
     "E8, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="E8"), None),
+    "T8": (CodecConfig(nmse=0.05, lattice="T8"), None),
+    "T8, adam's metric, annulus": (
+        CodecConfig("momentum_projected", lattice="T8", metric="adam", modes=Annulus()),
+        None,
+    ),
+    "T8, rate_distortion": (CodecConfig("none", nmse=0.3, lattice="T8", metric="adam", modes=RateDistortion()), None),
+    "T8, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="T8"), None),
+    "T64": (CodecConfig(nmse=0.05, lattice="T64"), None),
     "auto": (CodecConfig(nmse=0.5, lattice="auto"), None),
     "auto, adam's metric": (CodecConfig("previous", nmse=0.3, lattice="auto", metric="adam"), b"golden"),
     "auto, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="auto"), None),
@@ -563,6 +571,8 @@ LEVELS = {
     "D4, adam's metric, annulus": {0, 1},
     "E8, adam's metric, annulus": {0, 1},
     "E8, rate_distortion": {0, 1, 3},
+    "T8, adam's metric, annulus": {0, 1},
+    "T8, rate_distortion": {0, 3},
 }  # of matrices, where some are not 0
 
 
@@ -634,7 +644,7 @@ def test_the_reference_decodes_the_golden_packets(name):
     assert levels == LEVELS.get(name, {0} if name != "raw" else set())
     if config.lattice == "auto" and "escapes" not in name:
         assert set(reference.lattices) == {"Z", "E8"}
-    if config.lattice in ("D4", "E8"):
+    if config.lattice not in ("raw", "auto"):
         assert set(reference.lattices) == {config.lattice}
 
 
@@ -648,6 +658,8 @@ def test_the_reference_decodes_the_golden_packets(name):
         CodecConfig("previous", lattice="D4", modes=Annulus(), metric="adam"),
         CodecConfig("fitted", lattice="E8", nmse=0.01, hold="mean_error"),
         CodecConfig("fitted", lattice="auto", nmse=0.5),
+        CodecConfig("fitted", lattice="T8", nmse=0.05, modes=RateDistortion()),
+        CodecConfig("previous", lattice="T64", nmse=0.3),
     ],
     ids=lambda config: f"{config.predictor}-{config.entropy}-{config.lattice}",
 )
