@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "examples" / "README.md",
+]
 README = PAGES[0].read_text()
 EXAMPLES = [
     pytest.param(code, id=f"{page.stem}_{number}", marks=[] if page == PAGES[0] else [pytest.mark.slow])
@@ -28,9 +33,17 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_tutorial_runs(tmp_path: Path) -> None:
-    """The tutorial's commands, one after the other in one folder, end with the page that it tells to look at."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "made"),
+    [
+        ("tutorial.md", "runs/page"),
+        ("how-to/wandb-and-sweeps.md", "runs/sweep_page"),
+        ("how-to/read-the-report.md", "runs/both"),
+    ],
+)
+def test_the_commands_of_a_page_run(page: str, made: str, tmp_path: Path) -> None:
+    """A page's commands, one after the other in one folder, end with the report that it tells to look at."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
     scripts = Path(sysconfig.get_path("scripts"))
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -42,8 +55,8 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert len(blocks) > 3
-    assert "<html" in (tmp_path / "runs" / "page" / "report.html").read_text()
+    assert len(blocks) > 2
+    assert "<html" in (tmp_path / made / "report.html").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -110,7 +110,7 @@ def test_a_random_sweep_of_few_settings_ends(tmp_path: Path) -> None:
         ({"values": ["a", "b"], "probabilities": [1.0, 0.0]}, lambda x: x == "a"),
         ({"value": [1, 2]}, lambda x: x == [1, 2]),
     ],
-    ids=str,
+    ids=lambda given: str(given) if isinstance(given, dict) else "",
 )
 def test_values_are_drawn_as_the_distribution_says(content: Any, check: Callable[[Any], bool]) -> None:
     """Every draw is of the distribution's kind and within its bounds."""

@@ -10,7 +10,8 @@ class Coordinates(abc.ABC):
 
     `to_parameters` is differentiable in its argument. `from_parameters` is its left inverse: coordinates go to
     parameters and back unchanged up to rounding. Parameters that the coordinates cannot express come back as the
-    nearest that they can.
+    nearest that they can. Where the map is not linear, `from_parameters` may find a local optimum and other coordinates
+    for the same parameters; the class says so.
     """
 
     @property
