@@ -89,7 +89,7 @@ def _same_streams(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(one[name][1], two[name][1])
 
 
-@pytest.mark.parametrize("config", [CONFIG, OWING], ids=["bound", "owing"])
+@pytest.mark.parametrize("config", [CONFIG, pytest.param(OWING, marks=pytest.mark.slow)], ids=["bound", "owing"])
 def test_a_rejected_jump_leaves_the_run_as_it_was(tmp_path: Path, config: CodecConfig) -> None:
     """With all callbacks on, a run whose jumps are all rejected equals one without jumps, bit for bit."""
     jumping = everything(tmp_path / "a", Away(), config=config)
@@ -118,10 +118,10 @@ def test_a_rejected_jump_leaves_the_run_as_it_was(tmp_path: Path, config: CodecC
     ("forecasters", "config"),
     [
         (ALL, CONFIG),
-        (("learned_linear",), CONFIG),
-        (("neural_ode",), CONFIG),
-        (("nino",), CONFIG),
-        (("linear",), OWING),
+        pytest.param(("learned_linear",), CONFIG, marks=pytest.mark.slow),
+        pytest.param(("neural_ode",), CONFIG, marks=pytest.mark.slow),
+        pytest.param(("nino",), CONFIG, marks=pytest.mark.slow),
+        pytest.param(("linear",), OWING, marks=pytest.mark.slow),
     ],
     ids=["all", "learned_linear", "neural_ode", "nino", "owing"],
 )

@@ -31,7 +31,7 @@ from deadreckon.forecast import LayoutError
 # A new predictor, lattice, policy or rule comes in by its name, or is one line here.
 FAST = CodecConfig(entropy="tensor_tables")
 CONFIGS = {predictor: replace(FAST, predictor=predictor) for predictor in predictor_names()}
-CONFIGS |= {lattice: CodecConfig(lattice=lattice) for lattice in lattice_names()}
+CONFIGS |= {lattice: CodecConfig(lattice=lattice) for lattice in lattice_names() if lattice != "T64"}
 CONFIGS |= {entropy: CodecConfig("previous", nmse=0.01, entropy=entropy) for entropy in ENTROPY_NAMES}
 CONFIGS |= {hold: replace(FAST, hold=hold, bits=1.5 if hold == "mean_rate" else None) for hold in HOLD_NAMES}
 CONFIGS |= {f"feedback {rule}": replace(FAST, nmse=0.4, feedback=rule) for rule in feedback_names()}

@@ -61,6 +61,7 @@ def test_nearest_equals_trying_all(name, values, bias, dtype):
     np.testing.assert_allclose(cost(wide, found, bias), cost(wide, best, bias), rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_nearest_is_the_reference_point_where_there_is_one(name):
     """On random vectors, whose nearest point is unique, fast and slow search find the same one."""

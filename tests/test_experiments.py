@@ -123,7 +123,10 @@ def test_what_compare_says_can_be_made_again(recorded: Path, tmp_path: Path) -> 
     assert all(row["skill"] == 0 for row in data["skill"] if row["forecaster"] == "hold")
 
 
-@pytest.mark.parametrize("name", reference_names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("eden", "topk") else pytest.mark.slow) for name in reference_names()],
+)
 def test_what_compare_says_of_other_coders_can_be_made_again(recorded: Path, tmp_path: Path, name: str) -> None:
     """Bytes and error of every setting of a reference are those of its packets, decoded by an end that saw no more."""
     out = tmp_path / "compare"
@@ -218,6 +221,7 @@ def test_what_race_says_follows_from_its_curves(tmp_path: Path) -> None:
     assert [row[4] for row in again["curve"]] == plain[1]
 
 
+@pytest.mark.slow
 def test_the_race_is_fair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both arms train alike, jumps are verified on data that measure nothing, and measuring is charged to nobody."""
     task = race.load_task("digits")
@@ -259,6 +263,7 @@ def test_a_run_that_diverged_is_a_result_too(tmp_path: Path) -> None:
     assert arms[1]["jumps"]
 
 
+@pytest.mark.slow
 def test_a_learned_forecaster_can_race(tmp_path: Path) -> None:
     """A learned forecaster is trained during the run that it proposes jumps to, and the training is charged."""
     data = _race(tmp_path / "race", forecaster="learned_linear", every=1, jump_every=10, horizons=(1, 2))
@@ -267,6 +272,7 @@ def test_a_learned_forecaster_can_race(tmp_path: Path) -> None:
     assert any(jump["loss_after"] is not None for jump in arm["jumps"])
 
 
+@pytest.mark.slow
 def test_training_through_the_codec_is_reported(tmp_path: Path) -> None:
     """`record` with a codec trains on decoded gradients and says how many bits they took."""
     plain = _record(tmp_path / "plain", forecasters=(), streams=("weights",))
@@ -363,6 +369,7 @@ def test_a_report_needs_results(tmp_path: Path) -> None:
         report.run(ReportOptions(runs=(str(tmp_path / "nothing_here"),), out=str(tmp_path / "out")))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_fashion_mnist_can_be_recorded(tmp_path: Path) -> None:
     """The conv net of FM-16 trains on Fashion-MNIST and is recorded."""

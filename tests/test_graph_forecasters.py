@@ -346,6 +346,7 @@ def test_networks_that_are_no_more_are_named(tmp_path: Path) -> None:
         read_cases(run, request())
 
 
+@pytest.mark.slow
 def test_nino_is_fitted_scored_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`fit`, `score` and `compare` trace the networks of runs for a forecaster that needs it, and skip no run."""
     monkeypatch.setattr(compare, "FIT_ITERATIONS", 4)

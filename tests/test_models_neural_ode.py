@@ -197,6 +197,7 @@ def test_time_is_kept() -> None:
 # --- window coordinates
 
 
+@pytest.mark.slow
 def test_window_coordinates_recover_a_damped_flow() -> None:
     """Fitted to motions slowed by friction, it forecasts one of another network far better than a line."""
     others = [

@@ -170,6 +170,7 @@ def test_training_a_forecaster_is_not_forgotten() -> None:
     assert meta_seconds("adamw_linear") is None
 
 
+@pytest.mark.slow
 def test_many_methods_fit_into_one_figure(tmp_path: Path) -> None:
     """The figure takes more methods than there are colours, and runs that diverged; without runs it says so."""
     losses = [1.0, 0.5, math.nan]

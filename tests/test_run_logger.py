@@ -56,6 +56,7 @@ def test_unknown_loggers_and_modes_are_refused(tmp_path: Path) -> None:
         make_logger("wandb", tmp_path, "name", {}, mode)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_offline_wandb_run_can_be_read_back(

@@ -305,6 +305,7 @@ def test_fitting_in_the_run_scores_on_what_comes_after(corpus: Path, tmp_path: P
     assert {item["name"]: item["family"] for item in data["forecasters"]}["learned_linear"] == "learned"
 
 
+@pytest.mark.slow
 def test_runs_that_a_fit_has_seen_are_recognised(corpus: Path, tmp_path: Path) -> None:
     """`score` reads beside a fitted forecaster which runs it knows, whether it learned from them or chose by them."""
     fit_options: dict[str, Any] = {"horizons": HORIZONS, **QUIET}
