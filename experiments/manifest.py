@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..forecast import Trajectory, TrajectoryError
-from .errors import ResultError
 from .files import write_whole
+from .labelled import read_labelled
 from .results import FILE_NAME as RESULT
 from .results import environment
 from .runs import TRAJECTORY, is_run
@@ -98,20 +98,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         FileNotFoundError: if there is none.
         ResultError: if it is damaged.
     """
-    path = Path(folder) / FILE_NAME
-    with path.open("rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    try:
-        if len(text) > MAX_BYTES:
-            raise ResultError(f"it is larger than {MAX_BYTES} bytes")
-        content = json.loads(text)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ResultError(f"it is not a {FORMAT} file")
-        if content.get("version") != VERSION:
-            raise ResultError(f"it must have version {VERSION}, got {content.get('version')!r:.80}")
-        data = check(content.get("data"), _MANIFEST, "data")
-    except (ValueError, RecursionError) as error:  # ResultError is a ValueError, too
-        raise ResultError(f"{path} cannot be read: {error}. Run the command again.") from error
+    data = read_labelled(Path(folder) / FILE_NAME, (FORMAT, VERSION), _MANIFEST, MAX_BYTES, "Run the command again.")
     inputs, outputs = (
         tuple(Item(*(item[name] for name in ("kind", "path", "digest", "num_bytes"))) for item in data[part])
         for part in ("inputs", "outputs")

@@ -12,6 +12,7 @@ import numpy as np
 from ..forecast import Trajectory
 from .errors import DataError, ResultError
 from .files import write_whole
+from .labelled import read_labelled
 from .schema import COUNT, FLAG, NUMBER, TEXT
 from .spec import Record, Scalar, check
 
@@ -166,19 +167,8 @@ def read_summary(folder: Path) -> RunSummary | None:
     path = folder / SUMMARY
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        text = file.read(MAX_SUMMARY_BYTES + 1)
-    try:
-        if len(text) > MAX_SUMMARY_BYTES:
-            raise ResultError(f"it is larger than {MAX_SUMMARY_BYTES} bytes")
-        content = json.loads(text)
-        if not isinstance(content, dict) or content.get("format") != SUMMARY_FORMAT:
-            raise ResultError(f"it is not a {SUMMARY_FORMAT} file")
-        if content.get("version") != SUMMARY_VERSION:
-            raise ResultError(f"it must have version {SUMMARY_VERSION}, got {content.get('version')!r:.80}")
-        data = check(content.get("data"), _SUMMARY, "data")
-    except (ValueError, RecursionError) as error:  # ResultError is a ValueError, too
-        raise ResultError(f"{path} cannot be read: {error}. Record the run again.") from error
+    label = (SUMMARY_FORMAT, SUMMARY_VERSION)
+    data = read_labelled(path, label, _SUMMARY, MAX_SUMMARY_BYTES, "Record the run again.")
     for name in ("cpu_seconds", "seconds_per_step"):
         data[name] = math.nan if data[name] is None else data[name]
     return RunSummary(**{name: data[name] for name in _SUMMARY.required})

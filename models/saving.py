@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
@@ -13,6 +12,7 @@ from .closed_form import ClosedForm
 from .errors import ModelFileError
 from .fitting import FittableForecaster
 from .registry import make_forecaster
+from .whole_file import write_whole
 
 FORMAT = "deadreckon.forecaster"
 VERSION = 1
@@ -35,19 +35,7 @@ def save_forecaster(forecaster: ClosedForm | FittableForecaster, path: str | os.
     about = {"format": FORMAT, "version": VERSION, "name": forecaster.name, "options": forecaster.options}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     content = safetensors.torch.save(tensors, {"deadreckon": json.dumps(about, sort_keys=True)})
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ModelFileError(f"Cannot write the forecaster {path}: {error.strerror}.") from error
+    write_whole(path, content, "forecaster")
 
 
 def load_forecaster(path: str | os.PathLike[str]) -> ClosedForm | FittableForecaster:

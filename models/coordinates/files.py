@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ...forecast import ForecastError, Layout
 from ..errors import ModelFileError
+from ..whole_file import write_whole
 from .kinds import make_coordinates
 from .reduced_module import ReducedModule
 from .start import GivenStart, SeededStart, Start, ZeroStart
@@ -63,7 +63,7 @@ def save_reduced(reduced: ReducedModule, path: str | os.PathLike[str], whole: bo
         "digest": _network_digest(coordinates.to_parameters(vector), others),
     }
     text = json.dumps(about, sort_keys=True, separators=(",", ":"))
-    write_whole(path, safetensors.torch.save(tensors, {"deadreckon": text}))
+    write_whole(path, safetensors.torch.save(tensors, {"deadreckon": text}), "reduced network")
 
 
 def load_reduced(path: str | os.PathLike[str], module: nn.Module, start: Tensor | None = None) -> ReducedModule:
@@ -107,27 +107,6 @@ def load_reduced(path: str | os.PathLike[str], module: nn.Module, start: Tensor 
     if made != about["digest"]:
         raise ModelFileError(f"{path} does not make the network that was saved: it is damaged.")
     return reduced
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file that appears under its name complete or not at all.
-
-    Raises:
-        ModelFileError: if it cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ModelFileError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 def _others(reduced: ReducedModule) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...forecast import ForecastError, Layout
 from ..errors import ModelFileError
-from .files import write_whole
+from ..whole_file import write_whole
 from .supermask import Supermasks
 
 FORMAT = "deadreckon.supermasks"
@@ -39,7 +39,7 @@ def save_supermasks(network: Supermasks, path: str | os.PathLike[str]) -> None:
     for name, value in network.module.state_dict().items():
         tensors[OTHER + name] = value.detach().cpu().contiguous()
     text = json.dumps(about, sort_keys=True, separators=(",", ":"))
-    write_whole(path, safetensors.torch.save(tensors, {"deadreckon": text}))
+    write_whole(path, safetensors.torch.save(tensors, {"deadreckon": text}), "supermasks")
 
 
 def load_supermasks(path: str | os.PathLike[str], module: nn.Module) -> Supermasks:
