@@ -169,6 +169,13 @@ class ScalarCoding(Coding[Integers]):
         return self._coder.cost(state, cell_index, error_weight)
 
     @override
+    def ideal_bits(
+        self, points: Integers, state: CoderState, cell_index: int, levels: Levels
+    ) -> npt.NDArray[np.float64] | None:
+        bits = self._coder.symbol_bits(points.symbols, state, cell_index, levels)
+        return None if bits is None else np.array([bits[part.span].sum() for part in self._parts])
+
+    @override
     def push(self, stack: Any, points: Integers, state: CoderState, cell_index: int, levels: Levels) -> CoderState:
         push_bytes(stack, np.packbits(escape_bits(points.escaped)))
         return self._coder.push(stack, points.symbols, state, cell_index, levels)

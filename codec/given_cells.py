@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .energy import energy
-from .lattice import LARGEST_VALUE, NUM_OFFSETS, OFFSET_UNIT, Trial, cell_width
+from .lattice import LARGEST_VALUE, NUM_OFFSETS, Trial, best_offsets, cell_width
 
 _AT_ONCE = 2**22  # coordinates; what is needed beside the vector is 5 bytes for each of these
 
@@ -57,15 +57,14 @@ def round_to_cells(
     scaled -= rounded
     kind = np.minimum(rounded, NUM_OFFSETS).astype(np.intp)
     total, number = np.bincount(kind, scaled, NUM_OFFSETS + 1), np.bincount(kind, minlength=NUM_OFFSETS + 1)
-    offsets = np.clip(np.rint(total / np.maximum(number, 1) * OFFSET_UNIT), -OFFSET_UNIT, OFFSET_UNIT - 1)[1:]
-    shift = np.concatenate([[0.0], offsets / OFFSET_UNIT])
+    offsets, shift = best_offsets(number, total)
     inside = float(scaled @ scaled) + float((number * shift * shift - 2 * shift * total).sum())
     error = max(residual_energy - energy(kept), 0.0) + max(inside, 0.0) * width * width
     if not error < residual_energy:  # values that win nothing are not worth sending
         places, kept, rounded = places[:0], kept[:0], rounded[:0]
     values = rounded.astype(np.int32)
     np.negative(values, out=values, where=kept < 0)
-    return Rounded(Trial(cell_index, error, offsets.astype(np.int8)), places, values)
+    return Rounded(Trial(cell_index, error, offsets), places, values)
 
 
 def _at_least(values: npt.NDArray[np.float32], edge: np.float32) -> npt.NDArray[np.intp]:

@@ -136,6 +136,20 @@ class Trial(NamedTuple):
     offsets: npt.NDArray[np.int8]
 
 
+def best_offsets(
+    number: npt.NDArray[np.number], total: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
+    """The offsets of least error, `[offset]`, and the same in cells, 0 for zeros, `[kind]`.
+
+    Args:
+        number: of coordinates of each kind: magnitude 0, 1, 2 and above.
+        total: of what they are above their magnitude, in cells.
+    """
+    mean = total[1:] / np.maximum(number[1:], 1)
+    offsets = np.clip(np.rint(mean * OFFSET_UNIT), -OFFSET_UNIT, OFFSET_UNIT - 1)
+    return offsets.astype(np.int8), np.concatenate([[0.0], offsets / OFFSET_UNIT])
+
+
 class Quantiser:
     """Finds the coarsest cells that keep an error bound. The encoder's side only: its result is sent.
 
@@ -199,11 +213,9 @@ class Quantiser:
         excess = scaled - rounded
         kind = np.minimum(rounded, NUM_OFFSETS).astype(np.intp)
         number, total, square = self._sums(kind, excess)
-        mean = total[1:] / np.maximum(number[1:], 1)
-        offsets = np.clip(np.rint(mean * OFFSET_UNIT), -OFFSET_UNIT, OFFSET_UNIT - 1)
-        shift = np.concatenate([[0.0], offsets / OFFSET_UNIT])
+        offsets, shift = best_offsets(number, total)
         error = float((square - 2 * shift * total + number * shift * shift).sum()) * width * width
-        return Trial(index, max(self._idle_energy, 0.0) + max(error, 0.0), offsets.astype(np.int8))
+        return Trial(index, max(self._idle_energy, 0.0) + max(error, 0.0), offsets)
 
     def _sums(self, kind: npt.NDArray[np.intp], excess: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Number, sum and sum of squares of the excess for each kind, `[3, kind]`, weighted by the squared width."""

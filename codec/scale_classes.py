@@ -13,6 +13,7 @@ The idea of a table chosen by a class of decoded neighbours is that of context-b
 IEEE Trans. Communications 45:437); that the neighbours are the rows and columns of a weight matrix is ours.
 """
 
+from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -148,6 +149,11 @@ class ClassModel:
         self.means = self.tables @ MAGNITUDES // (TOTAL // MEAN_UNIT)
         self._coding: dict[int, Any] = {}
 
+    @cached_property
+    def bits(self) -> npt.NDArray[np.float64]:
+        """What each symbol takes, raw bits of an escape included, `[class, symbol]`."""
+        return np.log2(float(TOTAL)) - np.log2(self.tables) + RAW_BITS
+
     def coding(self, which: int) -> Any:
         """constriction's model of one class."""
         if which not in self._coding:
@@ -244,13 +250,10 @@ class ScaleClasses(SymbolCoder):
     ) -> CoderState:
         model = self._model(state)
         first = None if state.num_updates else self._first_classes(symbols)
-        progress = Progress(self._geometry, model, self.expected(state, cell_index, levels, first))
-        parts = []
-        for places in self._geometry.coded_passes(levels):
-            members = symbols[places.places]
-            classes = progress.classes(places)
-            progress.see(places, MAGNITUDES[members] * MEAN_UNIT)
-            parts.append((members[np.argsort(classes, kind="stable")], np.bincount(classes, minlength=NUM_CLASSES)))
+        parts = [
+            (members[np.argsort(classes, kind="stable")], np.bincount(classes, minlength=NUM_CLASSES))
+            for _, members, classes in self._known_passes(symbols, state, cell_index, levels, first)
+        ]
         seen = np.zeros((NUM_CLASSES, NUM_SYMBOLS), np.int64)
         for members, numbers in reversed(parts):
             stops = np.cumsum(numbers)
@@ -286,6 +289,27 @@ class ScaleClasses(SymbolCoder):
             progress.see(places, MAGNITUDES[members] * MEAN_UNIT)
         return symbols, self._after(state, symbols, seen, cell_index, levels)
 
+    def classes(
+        self, symbols: npt.NDArray[np.int32], state: CoderState, cell_index: int, levels: Levels
+    ) -> tuple[npt.NDArray[np.uint8], ClassModel]:
+        """The class that each symbol is coded in, `[param]`, 0 where none is sent, and the classes' tables."""
+        found = np.zeros(self._geometry.size, np.uint8)
+        first = None if state.num_updates else self._first_classes(symbols)
+        for places, _, classes in self._known_passes(symbols, state, cell_index, levels, first):
+            found[places.places] = classes
+        return found, self._model(state)
+
+    @override
+    def symbol_bits(
+        self, symbols: npt.NDArray[np.int32], state: CoderState, cell_index: int, levels: Levels
+    ) -> npt.NDArray[np.float64]:
+        classes, model = self.classes(symbols, state, cell_index, levels)
+        bits = model.bits[classes, symbols]
+        for level, part in zip(levels, self._geometry.parts, strict=True):
+            if level == NO_VECTOR:
+                bits[part.span] = 0
+        return bits
+
     @override
     def dead_zone(self, state: CoderState, cell_index: int, levels: Levels) -> npt.NDArray[np.float32]:
         """A magnitude of 1 is worth what it saves in error only if it takes few bits more than a 0 does.
@@ -299,9 +323,8 @@ class ScaleClasses(SymbolCoder):
     @override
     def cost(self, state: CoderState, cell_index: int, error_weight: float = 1.0) -> Cost:
         """By the tables of the expected classes, all shifted alike: how much a prediction leaves shows soon enough."""
-        tables = self._model(state).tables
-        bits = np.log2(float(TOTAL)) - np.log2(tables) + RAW_BITS
-        zones = _dead_zones(tables).astype(np.float64)
+        model = self._model(state)
+        bits, zones = model.bits, _dead_zones(model.tables).astype(np.float64)
         classes = class_of(self.expected(state, cell_index)).astype(np.intp)
         width = cell_width(cell_index)
         shifted = [bits[np.clip(np.arange(NUM_CLASSES) + shift, 0, NUM_CLASSES - 1)] for shift in COST_SHIFTS]
@@ -314,6 +337,22 @@ class ScaleClasses(SymbolCoder):
             return min(float((number * table).sum()) for table in shifted) + error_weight * error
 
         return price
+
+    def _known_passes(
+        self,
+        symbols: npt.NDArray[np.int32],
+        state: CoderState,
+        cell_index: int,
+        levels: Levels,
+        first: npt.NDArray[np.int32] | None,
+    ) -> Iterator[tuple[Pass, npt.NDArray[np.int32], npt.NDArray[np.uint8]]]:
+        """The passes of symbols that are known, each with its symbols and their classes."""
+        progress = Progress(self._geometry, self._model(state), self.expected(state, cell_index, levels, first))
+        for places in self._geometry.coded_passes(levels):
+            members = symbols[places.places]
+            classes = progress.classes(places)
+            progress.see(places, MAGNITUDES[members] * MEAN_UNIT)
+            yield places, members, classes
 
     def _first_classes(self, symbols: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """The class of each tensor's mean magnitude, which the first packet after a key frame tells, `[matrix]`."""

@@ -91,6 +91,15 @@ class SymbolCoder(abc.ABC):
     def dead_zone(self, state: CoderState, cell_index: int, levels: Levels) -> float | npt.NDArray[np.float32]:
         """The dead zone that makes each symbol worth its bits, in cells; for all coordinates or for each, `[param]`."""
 
+    def symbol_bits(
+        self, symbols: npt.NDArray[np.int32], state: CoderState, cell_index: int, levels: Levels
+    ) -> npt.NDArray[np.float64] | None:
+        """What each symbol takes in the tables that `push` takes, `[param]`, raw bits of escapes included.
+
+        `None` if the coder cannot tell.
+        """
+        return None
+
 
 ERROR_BITS = 11.6  # what a squared error of one cell is worth: 4/3 of 6 / ln 2, the slope of a uniform quantiser
 

@@ -2,9 +2,9 @@
 
 A packet is one stream, in which no bit belongs to one symbol alone. What a symbol costs is well defined all the same:
 -log2 of its share in the table that it was coded with. Where a coding knows those tables it tells the sum for each
-tensor (`Coding.ideal_bits`); elsewhere the order-0 entropy of what the tensor decodes to stands in. Sums above what
-the symbols really took are scaled down to it. What is left is named by itself, so that all adds up to the packet's
-length, exactly.
+tensor (`Coding.ideal_bits`), as Z with `scale_classes` and `runs` do. Elsewhere the order-0 entropy of what the tensor
+decodes to stands in. Sums above what the symbols really took are scaled down to it. What is left is named by itself, so
+that all adds up to the packet's length, exactly.
 """
 
 from dataclasses import dataclass

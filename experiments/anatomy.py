@@ -16,9 +16,9 @@ from ..codec.activity import MAGNITUDES, matrices
 from ..codec.coding import ScalarCoding, Search
 from ..codec.energy import energy
 from ..codec.lattice import cell_index
-from ..codec.scale_classes import NUM_CLASSES, ClassModel, Geometry, Progress, ScaleClasses
+from ..codec.scale_classes import NUM_CLASSES, ClassModel, ScaleClasses
 from ..codec.symbol_coder import CoderState, empty_stack, stack_to_bytes
-from ..codec.symbols import MAX_DIRECT, NUM_BUCKETS, NUM_SYMBOLS, RAW_BITS
+from ..codec.symbols import MAX_DIRECT, NUM_BUCKETS, NUM_SYMBOLS
 from ..codec.tables import TOTAL
 from ..forecast import Layout, Trajectory
 
@@ -111,7 +111,6 @@ class _Coder:
         self._nmse = nmse
         self._parts = matrices(layout)
         self._coder = ScaleClasses(layout)
-        self._geometry = Geometry(layout)
         self._coding = ScalarCoding(self._coder, self._parts, None)
         self._levels = np.zeros(len(self._parts), np.uint8)
         self._state = CoderState(np.zeros((NUM_CLASSES, NUM_SYMBOLS), np.int64), np.zeros(layout.size, np.int32), 0, 0)
@@ -125,36 +124,22 @@ class _Coder:
         if quantised is None:
             return None
         symbols = quantised.points.symbols
-        parts = self._apart(symbols, state, quantised.cell_index) if state.num_updates else None
         stack = empty_stack()
         self._state = self._coding.push(stack, quantised.points, state, quantised.cell_index, self._levels)
-        if parts is None:
+        if not state.num_updates:
             return None
-        bits, classes, model = parts
-        return _parts(bits, classes, symbols, model, 8.0 * len(stack_to_bytes(stack)), self._parts)
-
-    def _apart(
-        self, symbols: NDArray[np.int32], state: CoderState, index: int
-    ) -> tuple[Counts, NDArray[np.uint8], ClassModel]:
-        """Bits and class of each coordinate, and the tables."""
-        model = ClassModel(state.counts[:NUM_CLASSES])
-        progress = Progress(self._geometry, model, self._coder.expected(state, index, self._levels))
-        classes = np.zeros(len(symbols), np.uint8)
-        for places in self._geometry.passes:
-            classes[places.places] = progress.classes(places)
-            progress.see(places, MAGNITUDES[symbols[places.places]] * 1024)
-        lengths = np.log2(float(TOTAL)) - np.log2(model.tables) + RAW_BITS
-        return lengths[classes, symbols], classes, model
+        classes, model = self._coder.classes(symbols, state, quantised.cell_index, self._levels)
+        return _parts(classes, symbols, model, 8.0 * len(stack_to_bytes(stack)), self._parts)
 
 
 def _parts(
-    bits: Counts,
     classes: NDArray[np.uint8],
     symbols: NDArray[np.int32],
     model: ClassModel,
     coded_bits: float,
     tensors: Sequence[Any],
 ) -> _Parts:
+    bits = model.bits[classes, symbols]
     magnitudes = np.where(symbols < 2 * MAX_DIRECT + 1, np.abs(symbols - MAX_DIRECT), symbols - MAX_DIRECT)
     counts = np.bincount(classes.astype(np.intp) * NUM_MAGNITUDES + magnitudes, minlength=NUM_CLASSES * NUM_MAGNITUDES)
     counts = counts.reshape(NUM_CLASSES, NUM_MAGNITUDES).astype(np.float64)
@@ -166,7 +151,7 @@ def _parts(
     folded[:, MAX_DIRECT + 1 :] = shares[:, 2 * MAX_DIRECT + 1 :]
     ends = np.minimum(np.cumsum(folded, axis=1), 1.0)
     places = np.stack([np.concatenate([np.zeros((NUM_CLASSES, 1)), ends[:, :-1]], axis=1), ends], axis=2)
-    expected = (shares * (-np.log2(shares) + RAW_BITS)).sum(1)
+    expected = (shares * model.bits).sum(1)
     return _Parts(
         np.array([bits[part.span].sum() for part in tensors]),
         coded_bits,

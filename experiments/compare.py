@@ -17,7 +17,7 @@ from ..forecast import ForecastError, LearnedForecaster, Trajectory, cases, scor
 from ..models import Budget, fit_forecaster, make_forecaster
 from ..models.threads import one_thread
 from .closing import close_run
-from .compare_limits import LIMIT_COLUMNS, MOST_VECTORS, limit_rows, limits_figure, limits_text, model_of
+from .compare_limits import LIMIT_COLUMNS, MOST_VECTORS, OUR_CODER, limit_rows, limits_text, model_of
 from .errors import OptionError
 from .figures import rate_distortion, skill_by_horizon
 from .files import write_whole
@@ -31,7 +31,6 @@ from .runs import find_runs
 
 COST_COLUMNS = ("nmse_target", "nmse", "bits_per_coordinate", "bytes", "encode_seconds", "decode_seconds")
 CODEC_COLUMNS = ("coder", "setting", *COST_COLUMNS)
-OUR_CODER = "deadreckon"  # in that table, where a setting is a predictor
 SKILL_COLUMNS = ("forecaster", "horizon", "skill", "coverage", "num_cases", "seconds_per_forecast")
 FIT_ITERATIONS = 400
 TRAINING_SHARE = 0.6  # of the recorded steps; forecasters are scored on the rest
@@ -79,8 +78,7 @@ def run(options: CompareOptions) -> None:
     log_table(logger, "codec/rates", CODEC_COLUMNS, cells)
     log_table(logger, "forecast/skill", SKILL_COLUMNS, [[row[name] for name in SKILL_COLUMNS] for row in skill])
     log_table(logger, "codec/limits", LIMIT_COLUMNS, [[row[name] for name in LIMIT_COLUMNS] for row in limits])
-    log_figure(logger, "codec/rate_distortion", rate_distortion(rows, out / "rate_distortion", others))
-    log_figure(logger, "codec/limits", limits_figure(model, limits, out / "limits"))
+    log_figure(logger, "codec/rate_distortion", rate_distortion(rows, out / "rate_distortion", others, limits))
     write_whole(out / "limits.md", limits_text(limits) + "\n")
     if skill:
         log_figure(logger, "forecast/skill_by_horizon", skill_by_horizon(skill, out / "skill_by_horizon"))

@@ -1,7 +1,6 @@
 """How far from the limit each coder of `compare` is, in hundredths of a bit, and where they go."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +10,7 @@ from numpy.typing import NDArray
 from ..codec import Codec, CodecConfig
 from ..codec.limits import Component, fitted_components, scalar_rate, water_filling
 from ..forecast import Layout
-from .figures import HOLLOW
 from .markdown import table
-from .plotting import GREY, INK, canvas, colors, finite, label, legend_below, nothing_to_show, plain_log_ticks, save
 
 MODEL = "generalised Gaussian of each tensor"
 MOST_VECTORS = 4  # of a stream, of which the bound is the mean
@@ -130,47 +127,3 @@ def limits_text(rows: Sequence[Data]) -> str:
         f"Bits a coordinate above the bound of the model: {MODEL}, its variances and shapes known to both ends.\n"
         f"What follows the bound is in hundredths of a bit.\n\n{table(LIMIT_COLUMNS, cells, num_text=2)}"
     )
-
-
-def limits_figure(model: Model | None, rows: Sequence[Data], path: str | Path) -> Path:
-    """Bits over the error of every coder, and the model's bound.
-
-    Args:
-        model: of the vectors.
-        rows: of `limit_rows`.
-        path: where, without a suffix.
-    """
-    with canvas(5.5) as (figure, (axes,)):
-        if model is None or not rows:
-            nothing_to_show(axes, "no coder made an error")
-            return save(figure, path)
-        ours: dict[str, list[tuple[float, float]]] = {}
-        others: dict[str, list[tuple[float, float]]] = {}
-        for row in rows:
-            lines, name = (ours, row["setting"]) if row["coder"] == OUR_CODER else (others, row["coder"])
-            lines.setdefault(name, []).append((finite(row["nmse"]), finite(row["bits"])))
-        for name, (color, marker) in colors(list(ours)).items():
-            axes.plot(
-                *zip(*sorted(ours[name]), strict=True), color=color, marker=marker, linewidth=0.8, label=label(name)
-            )
-        for name, marker in zip(others, HOLLOW, strict=False):
-            look: dict[str, Any] = {
-                "color": GREY,
-                "marker": marker,
-                "markerfacecolor": "white",
-                "linestyle": ":",
-                "linewidth": 0.8,
-            }
-            axes.plot(*zip(*sorted(others[name]), strict=True), label=label(name), **look)
-        errors = [row["nmse"] for row in rows]
-        at = np.geomspace(min(errors), max(errors), 16) if max(errors) > min(errors) else np.array(errors[:1])
-        axes.plot(at, [model.bound(float(nmse)) for nmse in at], color=INK, linewidth=2.5, label="bound")
-        axes.set_title(f"Bits, and the bound of a {MODEL}")
-        axes.set_xlabel("NMSE: squared error / squared norm (thin lines only lead the eye)")
-        axes.set_ylabel("bits per coordinate")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        plain_log_ticks(axes.xaxis)
-        plain_log_ticks(axes.yaxis)
-        legend_below(figure, axes)
-        return save(figure, path)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 
 from ..callbacks import OnlineForecaster
@@ -11,8 +12,10 @@ from ..forecast import Trajectory
 from .anatomy import anatomy
 from .forecast_paths import forecast_paths
 from .likeness import cosine_map
-from .plane import losses_on, path_in, plane_of
+from .plane import MIN_ROWS, losses_on, path_in, plane_of
 from .tasks import TaskData
+
+MAX_NUMBERS = 1e8  # of all rows of the path together; of longer runs of larger networks fewer are read
 
 
 def portrait(
@@ -44,13 +47,21 @@ def portrait(
     if "weights" not in trajectory.streams:
         return found
     weights = trajectory.stream("weights")
-    rows = torch.from_numpy(weights[:].copy())
+    places = _some(len(weights), int(MAX_NUMBERS // max(trajectory.layout.size, 1)))
+    rows = torch.from_numpy(weights[places].copy())
     plane = plane_of(rows)
     if plane is None:
         return found
-    path = path_in(plane, rows, weights.steps.tolist())
+    path = path_in(plane, rows, weights.steps[places].tolist())
     found["pca"] = path | {"losses": losses_on(plane, path["points"], rows[-1], module, trajectory.layout, task.verify)}
     if online is not None:
         made = list(online.forecasters.values())
         found["forecasts"] = forecast_paths(trajectory, made, horizons, online.window_rows, plane, online.graph)
     return found
+
+
+def _some(number: int, at_most: int) -> list[int]:
+    """Places of some rows evenly over all, the first and the last among them; all where there are not too many."""
+    if number <= at_most:
+        return list(range(number))
+    return np.unique(np.linspace(0, number - 1, max(at_most, MIN_ROWS)).round().astype(int)).tolist()

@@ -188,9 +188,10 @@ def jumps(entries: Sequence[Data], ledgers: Sequence[Data], run_seconds: float |
         if waiting
         else ""
     )
+    reached = f"; the kept ones reached {count(total.steps_ahead, 'step')} ahead in all" if total.kept else ""
     return [
         f"{count(total.proposed, 'jump')} {'was' if total.proposed == 1 else 'were'} proposed, {total.kept} kept and "
-        f"{total.rejected} rejected{also}; the kept ones reached {count(total.steps_ahead, 'step')} ahead in all.",
+        f"{total.rejected} rejected{also}{reached}.",
         f"Recording, fitting, verifying and all else that jumps need took {seconds(cost)} by the clock{share}.",
     ]
 

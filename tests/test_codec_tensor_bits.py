@@ -61,15 +61,19 @@ def test_the_split_follows_size_and_scale(name):
     assert none < small / 20
 
 
-def test_the_ideal_length_of_runs_is_what_the_coder_takes():
-    """For the coder of runs, the tensors take all but a few bytes of the symbols, once tables are known."""
-    encoder = Codec(LAYOUT, FAST).encoder()
+@pytest.mark.parametrize("name", ["runs", "scale classes"])
+def test_the_ideal_length_is_what_the_coder_takes(name):
+    """For coders that know their tables, the tensors take all but a few bytes of the symbols, no more and no less."""
+    encoder = Codec(LAYOUT, CONFIGS[name]).encoder()
     for step, row in enumerate(vectors(6)):
         encoder.encode(row, step)
-    report = encoder.last_report
+    report, body = encoder.last_report, encoder._last.coded.body
+    quantised = body.quantised
+    ideal = encoder._codings[0].ideal_bits(quantised.points, encoder._last.before, quantised.cell_index, body.levels)
     symbols = sum(encoder.tensor_bits().tensors.values())
     # A count of values for each of three groups, and the stack's last word.
     assert 0 <= report.symbol_bits - symbols <= 3 * 32 + 64
+    assert -64 <= report.symbol_bits - ideal.sum() <= 3 * 32 + 64
 
 
 def test_there_is_nothing_before_the_first_packet():

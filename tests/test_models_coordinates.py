@@ -415,7 +415,7 @@ def test_coordinates_are_fitted_to_a_plain_network() -> None:
     expected = _network()
     assert 0 < error < 0.9
     torch.testing.assert_close(made["2.weight"], expected[2].weight, rtol=0, atol=1e-5)
-    with pytest.raises(LayoutError, match=r"lacks '0.weight'"):
+    with pytest.raises(LayoutError, match=r"'0.weight' is missing"):
         load_parameters(reduced, nn.Linear(20, 30))
 
 

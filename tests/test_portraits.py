@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deadreckon.codec import Codec, CodecConfig
-from deadreckon.experiments import record
+from deadreckon.experiments import portrait, record
 from deadreckon.experiments.anatomy import spread
 from deadreckon.experiments.classifier import evaluate
 from deadreckon.experiments.options import RaceOptions, RecordOptions
@@ -17,6 +17,7 @@ from deadreckon.experiments.plane import MAX_SAMPLES, grid_points, losses_on, pl
 from deadreckon.experiments.race import command as race
 from deadreckon.experiments.results import read_result
 from deadreckon.experiments.tasks import Split, load_task, make_network
+from deadreckon.experiments.training import make_classifier
 from deadreckon.forecast import Trajectory, cases, pack, unpack
 from deadreckon.models import make_forecaster
 
@@ -73,6 +74,20 @@ def test_rows_on_a_line_span_no_plane() -> None:
     """Neither two rows nor rows along a line nor lost ones have a plane."""
     line = torch.arange(5.0)[:, None] * torch.ones(1, 4)
     assert plane_of(line) is plane_of(line[:2]) is plane_of(torch.full((5, 4), torch.nan)) is None
+
+
+def test_of_long_runs_of_large_networks_some_rows_are_read(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path keeps its first and last row and stays within the limit, whatever the run's length."""
+    task = load_task("digits")
+    with Trajectory.open(recorded / "trajectory") as trajectory:
+        weights = trajectory.stream("weights")
+        module = make_classifier(task, "mlp", "adam", 0.003, "constant", 10, 0)
+        monkeypatch.setattr(portrait, "MAX_NUMBERS", 4.5 * trajectory.layout.size)
+        path = portrait.portrait(trajectory, module, task, None, (10,), 0.1)["pca"]
+        assert len(weights) > 4
+        assert len(path["points"]) == len(path["steps"]) == 4
+        assert [path["steps"][0], path["steps"][-1]] == [weights.steps[0], weights.steps[-1]]
+    assert portrait._some(10**6, 1) == [0, 500_000, 999_999]
 
 
 def test_forecasts_are_measured_from_the_recorded_rows(recorded: Path) -> None:

@@ -261,6 +261,12 @@ def test_jump_sentences_count_and_cost() -> None:
     assert verdicts.jumps(record["jumps"], [], None)[1].endswith("took 0 s by the clock.")
 
 
+def test_without_a_kept_jump_none_is_said_to_reach() -> None:
+    """How far kept jumps reached is told only where one was kept."""
+    rejected = {"step": 1, "horizon": 10, "outcome": "not_better", "margin": None}
+    assert verdicts.jumps([rejected], [], None)[0] == "1 jump was proposed, 0 kept and 1 rejected."
+
+
 @pytest.mark.parametrize(
     ("jump_steps", "seconds_a_step", "verdict", "phrase"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import result_samples as samples
 
+from deadreckon.experiments.report.compared import compare_section
 from deadreckon.experiments.report.comparison import compare_races, compare_rates, compare_records, comparison
 from deadreckon.experiments.report.glance import Answer, glance, glance_cards
 from deadreckon.experiments.report.naming import names_of
@@ -162,6 +163,13 @@ def test_runs_side_by_side_have_a_row_each(tmp_path: Path, undrawn: None) -> Non
     assert "<td>8.0 %</td>" in page
     assert "<td>50 %</td>" in page
     assert len(comparison(results)) == 4
+
+
+def test_the_page_says_when_only_the_newest_rows_were_coded(tmp_path: Path, undrawn: None) -> None:
+    """A comparison of part of a stream does not read as one of all of it."""
+    for packets, said in ((None, "The stream gradients coded as"), (300, "gradients, its newest rows, coded as")):
+        part = COMPARE | {"options": COMPARE["options"] | {"packets": packets}}
+        assert said in "".join(compare_section(result("compare", part), [], tmp_path))
 
 
 def test_what_a_run_took_is_told_from_its_last_point() -> None:

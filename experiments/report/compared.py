@@ -82,7 +82,8 @@ def compare_section(result: Result, results: Sequence[Result], folder: Path) -> 
         others.append(web.folded("How far from the bound, and why", web.table(columns_of_limits, table, 2)))
     packets = verdicts.count(data["num_packets"], "packet")
     coordinates = verdicts.count(data["num_coordinates"], "coordinate")
-    text = f"The stream {data['stream']}, coded as {packets} of {coordinates}."
+    newest = ", its newest rows," if data["options"].get("packets") is not None else ""
+    text = f"The stream {data['stream']}{newest} coded as {packets} of {coordinates}."
     picture = rate_distortion(data["rows"], folder / "rate_distortion", data["references"], data["limits"])
     return [
         *parts,

@@ -11,10 +11,11 @@ from pathlib import Path
 from ..cli import parse
 from ..errors import ResultError
 from ..files import write_whole
+from ..labelled import read_labelled
 from ..result_metrics import result_metrics
 from ..results import read_result
 from ..schema import NUMBER, TEXT
-from ..spec import Named, Record, check
+from ..spec import Named, Record
 from .plan import Cell
 
 DONE = "cell.json"  # written last: where it is, the run is complete
@@ -75,13 +76,8 @@ def read_done(job: CellJob) -> Done | None:
     """What a complete run came to; None where it is not there, not complete, or its file is damaged."""
     path = job.folder / DONE
     try:
-        if path.stat().st_size > MAX_BYTES:
-            return None
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, VERSION):
-            return None
-        data = check(content.get("data"), _CELL, "data")
-    except (OSError, ValueError, RecursionError, ResultError):
+        data = read_labelled(path, (FORMAT, VERSION), _CELL, MAX_BYTES, "Run the sweep again.")
+    except (OSError, ResultError):
         return None
     if data["cell"] != job.cell.name or not (job.folder / "result.json").is_file():
         return None

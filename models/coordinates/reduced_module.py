@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ...forecast.errors import LayoutError
-from ...forecast.packing import unpack
+from ...forecast.packing import flatten, unpack
 from ..errors import ModelError
 from .contract import SeededCoordinates
 from .placement import find_places, placed, places_in_copy, vacate
@@ -136,11 +135,7 @@ def load_parameters(reduced: ReducedModule, module: nn.Module) -> float:
         LayoutError: if a tensor is missing or of another shape.
     """
     layout = reduced.coordinates.layout
-    given = dict(module.named_parameters())
-    missing = [spec.name for spec in layout if spec.name not in given or tuple(given[spec.name].shape) != spec.shape]
-    if missing:
-        raise LayoutError(f"The module lacks {missing[0]!r} in the shape that the coordinates express.")
-    theta = torch.cat([given[spec.name].detach().reshape(-1).float() for spec in layout])
+    theta = flatten(dict(module.named_parameters()), layout).float()
     reduced.set_vector(reduced.coordinates.from_parameters(theta))
     made = reduced.coordinates.to_parameters(reduced.vector.detach())
     return float((theta - made).square().sum() / theta.square().sum())
