@@ -22,7 +22,7 @@ from deadreckon.experiments.race.averages import ExponentialAverage, LatestAvera
 from deadreckon.experiments.race.clock import COLUMNS, Gauge, RaceClock, spread
 from deadreckon.experiments.race.controls import CONTROLS, Controlled
 from deadreckon.experiments.race.methods import BASELINES, METHODS, find_method
-from deadreckon.experiments.race.optimizers import MuonAndAdamW, make_race_optimizer, orthogonalised, rate_factor
+from deadreckon.experiments.race.optimizers import make_race_optimizer, rate_factor
 from deadreckon.experiments.race.problems import CORE, PROBLEMS, Problem, find_problem
 from deadreckon.experiments.race.queue import RunQueue
 from deadreckon.experiments.race.run import Entry, blind_period, blind_schedule, run_entry
@@ -102,8 +102,8 @@ def test_baselines_are_tuned_before_anything_jumps(tmp_path: Path, pretended: li
         tuned = json.loads((tmp_path / "tuned" / f"{problem}.json").read_text())
         assert (tuned["decay"], tuned["best"]) == ("adamw_linear", "snoo")
         assert tuned["settings"]["adamw_linear"]["rate"] == 0.004
-        # It is twice as quick, so that the shortest horizon gets there soonest.
-        assert tuned["settings"]["snoo"]["horizon"] == 0.35
+        # It is twice as quick, so that the shortest horizon gets there soonest; of 60 steps both are the 30 at least.
+        assert tuned["settings"]["snoo"]["horizon"] == (0.2 if problem == "digits" else 0.35)
     jumping = [entry for entry in racing if entry.method.name == "verified_linear"]
     assert len(jumping) == 4
     assert all(entry.settings["rate"] == 0.004 and entry.method.base == "adamw_linear" for entry in jumping)
@@ -255,48 +255,6 @@ def test_slow_steps_are_those_of_the_formulas() -> None:
             assert module.weight.item() == pytest.approx(fast)
 
 
-def test_muon_and_adamw_are_one_optimiser() -> None:
-    """Matrices and kernels step as with torch's Muon, up to its bfloat16, and the rest as with AdamW."""
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 3))
-    copy = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 3))
-    copy.load_state_dict(network.state_dict())
-    own, other = list(network.parameters()), list(copy.parameters())
-    start = [value.detach().clone() for value in own]
-    optimizer = MuonAndAdamW(network, 0.02, 0.003)
-    kernel = nn.Parameter(other[0].detach().reshape(4, 9).clone())
-    inner = torch.optim.Muon([kernel, other[2]], lr=0.02, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-    rest = [other[1], *other[3:]]
-    outer = torch.optim.AdamW(rest, lr=0.003)
-    generator = torch.Generator().manual_seed(0)
-    for factor in (1.0, 0.5):
-        for group, rate in zip(optimizer.param_groups, (0.02, 0.003), strict=True):
-            group["lr"] = factor * rate
-        inner.param_groups[0]["lr"], outer.param_groups[0]["lr"] = factor * 0.02, factor * 0.003
-        for value, twin in zip(own, other, strict=True):
-            value.grad = torch.randn(value.shape, generator=generator)
-            twin.grad = value.grad.clone()
-        kernel.grad = own[0].grad.reshape(4, 9).clone()  # type: ignore[union-attr]
-        optimizer.step()
-        inner.step()
-        outer.step()
-    for value, twin, before in ((own[0].flatten(1), kernel, start[0].flatten(1)), (own[2], other[2], start[2])):
-        torch.testing.assert_close(value - before, twin - before, rtol=0.05, atol=0.001)
-    for value, twin in zip([own[1], *own[3:]], rest, strict=True):
-        torch.testing.assert_close(value, twin)
-
-
-@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
-def test_orthogonalised_matrices_keep_their_directions(shape: tuple[int, int]) -> None:
-    """All singular values come near 1 while the singular vectors stay."""
-    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    found = orthogonalised(matrix)
-    values = torch.linalg.svdvals(found)
-    assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
-    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    inside = left.T @ found @ right.T
-    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), rtol=0, atol=1e-4)
-
-
 @pytest.mark.parametrize("control", CONTROLS)
 def test_controls_spoil_the_forecast_and_nothing_else(control: str) -> None:
     """Random and momentum jumps are as long as the forecast in every tensor; a shuffled history ends where it did."""
@@ -346,6 +304,9 @@ def test_runs_give_curves_in_every_way_of_counting() -> None:
     assert curve[-1][5] < 0.5 * curve[0][5]
     assert all(row[4] > 0 for row in curve)
     assert not result["diverged"]
+    # Of the first part of a run only the last measurement counts, so that there are fewer.
+    part = Entry(PROBLEMS["fm16"], METHODS["adamw_linear"], {"rate": 0.01}, 0, share=0.2)
+    assert (part.num_steps, part.eval_every) == (100, 16)
     again = ran("adamw_linear", lambda settings: settings.update(rate=0.01))
     assert [row[5] for row in again["curve"]] == [row[5] for row in curve]
     wild = ran("sgd_one_cycle", lambda settings: settings.update(rate=1e6))

@@ -12,7 +12,9 @@ Settings = Mapping[str, float]
 RATES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
 SGD_RATES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 MUON_RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
-SHARES = (1.0, 0.6, 0.35)  # of the steps allowed, at whose end a decay is over
+AUON_RATES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+MEMORY_RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+SHARES = (1.0, 0.6, 0.35, 0.2)  # of the steps allowed, at whose end a decay is over
 DECAY = "decay"  # stands for whichever decay was tuned best on a problem
 BEST = "best"  # stands for whichever baseline was soonest at the hardest target when it was tuned
 
@@ -30,6 +32,7 @@ class Jumps:
         horizons: optimiser steps ahead, where verified.
         row_every: optimiser steps between recorded rows.
         moments: see `SkipAhead`.
+        options: of the forecaster; none where it is pretrained.
     """
 
     forecaster: str
@@ -40,6 +43,7 @@ class Jumps:
     horizons: tuple[int, ...] = (20, 50, 100)
     row_every: int = 10
     moments: str = "keep"
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,14 @@ _BASELINES = (
     ),
     Method("sgd_one_cycle", optimizer="sgd", schedule="one_cycle", choices={"rate": SGD_RATES}),
     Method("muon", optimizer="muon", choices={"rate": MUON_RATES, "adam_rate": (0.002, 0.008)}),
+    Method(
+        "muon_ema",
+        optimizer="muon",
+        average="ema",
+        choices={"rate": MUON_RATES, "adam_rate": (0.002, 0.008), "decay": (0.9, 0.95, 0.98)},
+    ),
+    Method("auon", optimizer="auon", choices={"rate": AUON_RATES, "adam_rate": (0.002, 0.008)}),
+    Method("adaptive_memory", optimizer="adaptive_memory", choices={"rate": MEMORY_RATES, "pull": (0.1, 1.0)}),
     Method("adan", optimizer="adan", choices={"rate": (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)}),
     Method("adamp", optimizer="adamp", choices=_RATE),
 )
@@ -131,7 +143,14 @@ def _jump(name: str, forecaster: str, base: str = DECAY, **options: Any) -> Meth
 
 
 _VERIFIED: dict[str, Any] = {"rule": "worth_it", "kind": "verified"}
-_FORECASTERS = {"linear": "linear", "adaptive_linear": "pretrained:adaptive_linear", "nino": "pretrained:nino"}
+_FORECASTERS = {
+    "linear": "linear",
+    "adaptive_linear": "pretrained:adaptive_linear",
+    "nino": "pretrained:nino",
+    "nino_long": "pretrained:nino_long",
+}
+_TREND: dict[str, Any] = {"options": {"extrapolate": True, "history": 8}, "every": 20, "horizons": (10, 20, 40)}
+_AVERAGE: dict[str, Any] = {"options": {"history": 4}, "every": 20, "horizons": (10,), "row_every": 5}
 _JUMPING = (
     *(_jump(f"blind_{name}", source) for name, source in _FORECASTERS.items()),
     *(_jump(f"verified_{name}", source, **_VERIFIED) for name, source in _FORECASTERS.items()),
@@ -140,6 +159,10 @@ _JUMPING = (
     _jump("strict_adaptive_linear", "pretrained:adaptive_linear", rule="strict", kind="verified"),
     _jump("best_verified_adaptive_linear", "pretrained:adaptive_linear", base=BEST, **_VERIFIED),
     _jump("best_verified_linear", "linear", base=BEST, **_VERIFIED),
+    _jump("best_verified_nino_long", "pretrained:nino_long", base=BEST, **_VERIFIED),
+    _jump("best_verified_average", "lawa", base=BEST, **_VERIFIED, **_AVERAGE),
+    _jump("best_strict_average", "lawa", base=BEST, rule="strict", kind="verified", **_AVERAGE),
+    _jump("best_strict_trend", "lawa", base=BEST, rule="strict", kind="verified", **_TREND),
 )
 _CONTROLLED = "pretrained:adaptive_linear"
 _CONTROLS = (

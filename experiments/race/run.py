@@ -104,6 +104,11 @@ class Entry:
         """Optimiser steps of the run."""
         return max(MEASUREMENTS, round(self.problem.steps * self.share * self.settings.get("horizon", 1.0)))
 
+    @property
+    def eval_every(self) -> int:
+        """Optimiser steps between measurements: a first part of a run has fewer, of which only the last one counts."""
+        return max(1, self.num_steps // max(2, round(MEASUREMENTS * self.share)))
+
 
 def run_entry(entry: Entry, task: TaskData) -> dict[str, Any]:
     """Train, measure, and give plain data.
@@ -132,7 +137,7 @@ def run_entry(entry: Entry, task: TaskData) -> dict[str, Any]:
         ledgered = [item for item in callbacks if isinstance(item, TrajectoryRecorder | SkipAhead)]
         clock = RaceClock(
             spread(getattr(task, entry.on), problem.test_samples),
-            max(1, steps // MEASUREMENTS),
+            entry.eval_every,
             steps,
             batches[0],
             average,
@@ -207,7 +212,10 @@ def _jumping(
 
 def _forecaster(jumps: Jumps, seed: int) -> Forecaster:
     name = jumps.forecaster
-    own = load_pretrained(name.removeprefix(PRETRAINED)) if name.startswith(PRETRAINED) else make_forecaster(name)
+    if name.startswith(PRETRAINED):
+        own = load_pretrained(name.removeprefix(PRETRAINED))
+    else:
+        own = make_forecaster(name, **jumps.options)
     if not own.fitted:
         raise OptionError(f"{name!r} has to be fitted first; use `{PRETRAINED}{name}`.")
     return Controlled(own, jumps.control, seed) if jumps.control is not None else own
