@@ -6,7 +6,7 @@ from typing import Literal
 from .errors import OptionError
 from .option_checks import require_above, require_at_least, require_folder, require_horizons, require_some
 
-TaskName = Literal["digits", "fashion_mnist", "teacher", "shakespeare", "stdlib"]
+TaskName = Literal["digits", "fashion_mnist", "teacher", "shakespeare", "stdlib", "cifar10"]
 NetworkName = Literal["mlp", "conv", "mlp_norm", "conv_norm", "conv_batch_norm", "transformer"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
 InitName = Literal["default", "normal", "uniform", "orthogonal", "delta_orthogonal"]

@@ -110,7 +110,7 @@ def test_options_after_a_configuration_win(tmp_path: Path) -> None:
         (["record", "--steps", "many"], "--steps: Expected int. Got value: many"),
         (
             ["record", "--task", "mnist"],
-            "--task: Expected a one of digits, fashion_mnist, teacher, shakespeare, stdlib. Got value: mnist",
+            "--task: Expected a one of digits, fashion_mnist, teacher, shakespeare, stdlib, cifar10. Got value: mnist",
         ),
         (["record", "--horizons", "1,2"], "--horizons: Expected a list such as [1,2]. Got value: 1,2"),
         (["record", "--steps", "0"], "`steps` must be at least 1, got 0."),

@@ -17,6 +17,7 @@ from deadreckon.experiments.tasks import (
     Batches,
     Split,
     TaskData,
+    cifar10,
     fitting_networks,
     load_task,
     make_network,
@@ -76,7 +77,7 @@ def test_digits_sets_are_disjoint_whole_and_the_same_every_time() -> None:
 
 def test_every_named_task_and_network_exists() -> None:
     """Each name that the options allow is known to the registry; networks fit both images and texts, or say so."""
-    assert task_names() == ("digits", "fashion_mnist", "teacher", "shakespeare", "stdlib")
+    assert task_names() == ("digits", "fashion_mnist", "teacher", "shakespeare", "stdlib", "cifar10")
     for task in (load_task("digits"), load_task("teacher"), text_task()):
         assert set(fitting_networks(task)) <= set(network_names())
         for name in fitting_networks(task):
@@ -96,7 +97,8 @@ def test_unknown_names_are_refused() -> None:
     """A wrong task, network, optimiser or schedule is named in the error."""
     network = nn.Linear(1, 1)
     with pytest.raises(
-        OptionError, match="`task` must be one of digits, fashion_mnist, teacher, shakespeare, stdlib, got 'mnist'"
+        OptionError,
+        match="`task` must be one of digits, fashion_mnist, teacher, shakespeare, stdlib, cifar10, got 'mnist'",
     ):
         load_task("mnist")
     with pytest.raises(
@@ -149,6 +151,35 @@ def test_symbols_of_a_text_are_numbered_in_order() -> None:
     train = split_text(b"zebra" * 200)[0]
     assert train.inputs[0, :5].tolist() == [4, 2, 1, 3, 0]
     assert int(train.inputs.max()) == 4
+
+
+def test_cifar10_is_read_where_the_user_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours, places and labels are those of the binary version; a wrong label and a missing file are named."""
+    monkeypatch.setattr(cifar10, "BATCH_SAMPLES", 4)
+    monkeypatch.setattr(cifar10, "SIZES", (16, 2, 2))
+    monkeypatch.delenv("DEADRECKON_DATA", raising=False)
+    folder = tmp_path / "cifar-10"
+    folder.mkdir()
+    for number, name in enumerate((*cifar10.TRAIN, cifar10.TEST)):
+        rows = torch.zeros(4, cifar10.SAMPLE_BYTES, dtype=torch.uint8)
+        rows[:, 0] = torch.arange(4) + number
+        rows[:, 1 + 2 * 1024 + 3 * 32 + 5] = 200  # blue, in row 3 and column 5
+        (folder / name).write_bytes(rows.numpy().tobytes())
+    task = load_task("cifar10", str(tmp_path))
+    assert [len(split.labels) for split in (task.train, task.verify, task.tune, task.test)] == [16, 2, 2, 4]
+    assert task.test.labels.tolist() == [5, 6, 7, 8]
+    assert task.test.inputs.shape == (4, 3, 32, 32)
+    assert (task.test.inputs[0] > 0).nonzero().tolist() == [[2, 3, 5]]
+    assert float(task.test.inputs[0, 2, 3, 5]) == pytest.approx((200 - cifar10.MEAN) / cifar10.DEVIATION)
+    assert make_network("conv", task, 0)(task.test.inputs).shape == (4, 10)
+    (folder / cifar10.TEST).write_bytes(bytes([10]) + bytes(4 * cifar10.SAMPLE_BYTES - 1))
+    with pytest.raises(DataError, match="test_batch.bin has a label 10.*Get it anew"):
+        load_task("cifar10", str(tmp_path))
+    (folder / cifar10.TEST).unlink()
+    with pytest.raises(DataError, match="does not hold cifar-10"):
+        load_task("cifar10", str(tmp_path))
+    with pytest.raises(DataError, match="is not fetched. Get data_batch_1.bin.*test_batch.bin from https://www.cs"):
+        load_task("cifar10")
 
 
 def test_evaluation_uses_the_running_statistics_of_batch_normalisation() -> None:

@@ -39,7 +39,9 @@ _ALL = (
     Problem("shakespeare", "shakespeare", "transformer", 32, 500, 640),
     Problem("stdlib", "stdlib", "transformer", 32, 500, 640),
     Problem("digits", "digits", "mlp", 64, 600, 400),
-    Problem("fm32", "fashion_mnist", "conv", 32, 200, 1000, width=2.0),
+    Problem("fm32", "fashion_mnist", "conv", 32, 200, 640, width=2.0),
+    Problem("fm_large", "fashion_mnist", "mlp", 128, 120, 1000, width=60.0),  # 10.4 million parameters
+    Problem("cifar10", "cifar10", "conv", 32, 500, 640),
 )
 PROBLEMS: Mapping[str, Problem] = {problem.name: problem for problem in _ALL}
 CORE = tuple(problem.name for problem in _ALL[:5])

@@ -24,13 +24,13 @@ class RemoteFile:
     Attributes:
         name: file name.
         num_bytes: its length.
-        sha256: its digest, in hexadecimal.
+        sha256: its digest, in hexadecimal; empty where it is never fetched.
         source: what it is called where it is fetched from, if something else.
     """
 
     name: str
     num_bytes: int
-    sha256: str
+    sha256: str = ""
     source: str = ""
 
 
@@ -40,7 +40,9 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "deadreckon"
 
 
-def find_files(data_set: str, files: Sequence[RemoteFile], data: str | None, base_url: str) -> Path:
+def find_files(
+    data_set: str, files: Sequence[RemoteFile], data: str | None, base_url: str, is_fetched: bool = True
+) -> Path:
     """A folder that holds all files of a data set, each of the right length; fetched as a last resort.
 
     Looked for in this order: `data`, the folder that `DEADRECKON_DATA` names, the system's folder, the cache. In the
@@ -52,6 +54,7 @@ def find_files(data_set: str, files: Sequence[RemoteFile], data: str | None, bas
         files: what is needed.
         data: a folder the user gave, which must then hold the files.
         base_url: where to fetch them from, ending in a slash.
+        is_fetched: False for files that the user has to get; `base_url` then says where.
 
     Raises:
         DataError: if `data` lacks the files, or they are nowhere and cannot be fetched; it lists what was tried.
@@ -67,13 +70,19 @@ def find_files(data_set: str, files: Sequence[RemoteFile], data: str | None, bas
     for folder in candidates:
         if _holds(folder, files):
             return folder
+    tried = ", ".join(map(str, candidates))
+    names = ", ".join(file.name for file in files)
+    if not is_fetched:
+        raise DataError(
+            f"{data_set} was not found in {tried}, and is not fetched. Get {names} from {base_url}, put them into a "
+            f"folder and name it with --data or {DATA_VARIABLE}."
+        )
     try:
         return _fetch_all(files, base_url, cache_folder() / data_set)
     except (OSError, ValueError) as error:
-        tried = ", ".join(map(str, candidates))
         raise DataError(
             f"{data_set} was not found in {tried}, and could not be fetched from {base_url}: {error}. "
-            f"Put {', '.join(file.name for file in files)} into a folder and name it with --data or {DATA_VARIABLE}."
+            f"Put {names} into a folder and name it with --data or {DATA_VARIABLE}."
         ) from error
 
 

@@ -4,6 +4,7 @@ from typing import get_args
 
 from ..errors import OptionError
 from ..options import NetworkName, TaskName
+from .cifar10 import load_cifar10
 from .digits import load_digits
 from .fashion_mnist import load_fashion_mnist
 from .shakespeare import load_shakespeare
@@ -44,4 +45,6 @@ def load_task(name: str, data: str | None = None) -> TaskData:
         return load_shakespeare(data)
     if name == "stdlib":
         return load_stdlib(data)
+    if name == "cifar10":
+        return load_cifar10(data)
     raise OptionError(f"`task` must be one of {', '.join(task_names())}, got {name!r}.")
