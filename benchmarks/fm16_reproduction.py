@@ -12,6 +12,7 @@ pass over them ends with the first error too many.
     python benchmarks/fm16_reproduction.py --checkpoint nino_no_posw.pt --work FOLDER --seconds 280
 
 goes on for so long where the last call stopped; call it until it says that all is done. `--report` prints the table.
+Several processes may share the folder: with `--workers 2 --worker 0` only even seeds are done, with `--worker 1` odd ones.
 """
 
 import argparse
@@ -185,11 +186,13 @@ def main() -> None:
     parser.add_argument("--work", default="runs/fm16")
     parser.add_argument("--seconds", type=float, default=280.0)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--worker", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     work = Path(options.work)
     work.mkdir(parents=True, exist_ok=True)
-    results, state = work / "fm16_reproduction.jsonl", work / "state.pt"
+    results, state = work / "fm16_reproduction.jsonl", work / f"state_{options.worker}.pt"
     if options.report:
         report(read_rows(results))
         return
@@ -202,6 +205,7 @@ def main() -> None:
     forecaster = load_released_nino(options.checkpoint, SPACING, "released")
     plan = [(arm, seed, EVERY) for seed in range(options.seeds) for arm in (NINO, PLAIN)]
     plan += [(arm, 0, 1) for arm in (NINO, PLAIN)]
+    plan = [item for item in plan if item[1] % options.workers == options.worker]
     while time.monotonic() - begin < options.seconds:
         done = {(row["arm"], row["seed"], row["every"]) for row in read_rows(results)}
         left = [item for item in plan if item not in done]
