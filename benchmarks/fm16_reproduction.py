@@ -12,7 +12,8 @@ pass over them ends with the first error too many.
     python benchmarks/fm16_reproduction.py --checkpoint nino_no_posw.pt --work FOLDER --seconds 280
 
 goes on for so long where the last call stopped; call it until it says that all is done. `--report` prints the table.
-Several processes may share the folder: with `--workers 2 --worker 0` only even seeds are done, with `--worker 1` odd ones.
+Several processes may share the folder: with `--workers 2 --worker 0` only even seeds are done, with `--worker 1` odd
+ones.
 """
 
 import argparse

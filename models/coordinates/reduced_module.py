@@ -23,11 +23,15 @@ class ReducedModule(nn.Module):
     The expressed parameters are gone from the wrapped module (None between calls). Trainable are the parts of the
     coordinates and those parameters that the layout leaves out; buffers stay. So what works on a module's trainable
     parameters works in these coordinates as it is: optimisers, `TrajectoryRecorder`, forecasters, `SkipAhead`,
-    `GradientCompression`, checkpoints.
+    `GradientCompression`, checkpoints, `DistributedDataParallel`, `torch.compile`.
 
     Each part is a parameter `<part>_<first 12 digits of the coordinates' digest>`. Coordinates mean nothing without
     their map: with the digest in the name, a layout's digest tells maps apart, and a trajectory, packet or checkpoint
-    of other coordinates is refused.
+    of other coordinates is refused. `DistributedDataParallel` compares no names; but it broadcasts buffers from rank 0,
+    so the digest is a buffer too, not saved, and a process whose map is another one refuses to work.
+
+    `torch.compile` compiles the wrapped module; it leaves the map alone, which is a graph break, since fused operations
+    would round otherwise. So `fullgraph=True` is refused by the compiler, which says why.
 
     Why not `torch.nn.utils.parametrize`: it makes one tensor at a time, at each access, and keeps the tensor that it
     replaces. Here all tensors come from one map of one vector, once a call, and nothing else is kept.
@@ -53,6 +57,9 @@ class ReducedModule(nn.Module):
         device = next(module.parameters()).device
         vacate(self._places)
         self.module = module
+        told = torch.frombuffer(bytearray.fromhex(coordinates.digest), dtype=torch.uint8)
+        self.register_buffer("map_digest", told.to(device), persistent=False)
+        self.map_digest: Tensor
         for part, values in zip(coordinates.parts, coordinates.split(start), strict=True):
             self.register_parameter(self.part_name(part.name), nn.Parameter(values.float().clone().to(device)))
 
@@ -77,8 +84,20 @@ class ReducedModule(nn.Module):
         for part, values in zip(self.coordinates.parts, self.coordinates.split(coordinates), strict=True):
             self.get_parameter(self.part_name(part.name)).copy_(values)
 
+    @torch.compiler.disable(reason="parameters are made from whole numbers, the same to the last bit everywhere")
     def tensors(self) -> dict[str, Tensor]:
-        """The expressed tensors by name, made from the present coordinates; differentiable."""
+        """The expressed tensors by name, made from the present coordinates; differentiable.
+
+        Raises:
+            ModelError: if `DistributedDataParallel` brought the digest of another map from rank 0.
+        """
+        told = bytes(self.map_digest.tolist()).hex()
+        if told != self.coordinates.digest:
+            raise ModelError(
+                f"This process makes parameters by the map {self.coordinates.digest[:DIGEST_LENGTH]}, rank 0 by "
+                f"{told[:DIGEST_LENGTH]}. Give all processes coordinates of the same kind, options, layout and start; "
+                "a `GivenStart` must have the same numbers everywhere before DistributedDataParallel is made."
+            )
         return unpack(self.coordinates.to_parameters(self.vector), self.coordinates.layout)
 
     @contextmanager
@@ -94,7 +113,8 @@ class ReducedModule(nn.Module):
 
     @override
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with self.placed():
+        made = self.tensors()  # outside of the context, where a graph break does not keep the module from compilation
+        with placed(self._places, made):
             return self.module(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ReducedModule":
@@ -106,6 +126,7 @@ class ReducedModule(nn.Module):
         twin._places = places_in_copy(self._places, self.module, twin.module)
         for name, value in self._parameters.items():
             twin.register_parameter(name, copy.deepcopy(value, memo))
+        twin.register_buffer("map_digest", self.map_digest.clone(), persistent=False)
         twin.training = self.training
         return twin
 
