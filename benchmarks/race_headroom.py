@@ -2,8 +2,8 @@
 
 A tuned baseline is trained with an opportunity to jump every so many steps. At each the whole verification set says,
 for free, which candidate of one family is best, staying where it is among them; the jump keeps the optimiser's state.
-What is counted are optimiser steps to 1.01 times the median final loss of the runs without jumps, on the `tune` set, and
-the final loss, both beside the same run without jumps; a run that never gets there counts as two whole ones.
+Counted are optimiser steps to 1.01 times the median final loss of the runs without jumps, on the `tune` set, and the
+final loss, both beside the same run without jumps; a run that never gets there counts as two whole ones.
 
 Families:
 
