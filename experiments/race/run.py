@@ -37,6 +37,7 @@ LONGEST = 200  # optimiser steps that the forecasters which come with the packag
 JUMPS_A_RUN = 10  # of blind jumps, as published for NiNo
 PUBLISHED_FIRST = 40  # row spacings that NiNo's first jump goes
 ROWS_A_PERIOD = 5
+COST_SHARE = 0.03  # of a run, that verified jumps may cost
 NO_LIMIT = 1e9
 
 
@@ -204,7 +205,7 @@ def _jumping(
         ),
         moments=jumps.moments,  # pyright: ignore[reportArgumentType]
         batch_norm_batches=norm_batches or None,
-        cost_share=None if blind else 0.04,
+        cost_share=None if blind else COST_SHARE,
         spacing=jumps.row_every,
     )
     return [skip_ahead]
