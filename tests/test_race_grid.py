@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,30 @@ def test_baselines_are_tuned_before_anything_jumps(tmp_path: Path, pretended: li
     assert all(entry.method.base == entry.method.outer == "snoo" for entry in best)
     # Seed by seed, so that whenever it stops every method has had as many runs.
     assert [entry.seed for entry in racing] == sorted(entry.seed for entry in racing)
+
+
+def test_rates_beyond_those_given_are_tried_where_the_edge_is_best(
+    tmp_path: Path, pretended: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rate is doubled or halved until that is no better, and no method has more than twelve settings."""
+    pretend = race_grid.run_entry
+    for factor, found in ((16, 0.064), (1 / 64, 0.0000625)):
+
+        def moved(entry: Entry, task: object, factor: float = factor) -> dict[str, Any]:
+            settings = {**entry.settings, "rate": entry.settings["rate"] / factor}
+            return {**pretend(replace(entry, settings=settings), task), "settings": dict(entry.settings)}  # type: ignore[arg-type]
+
+        monkeypatch.setattr(race_grid, "run_entry", moved)
+        out = tmp_path / str(found)
+        given = options(out, methods=("adamw_linear", "adamw_cosine", "snoo"), seeds=(0,), trials=6)
+        grid, _ = race_grid.work(given)
+        tuned = grid.tuned(PROBLEMS["digits"])["settings"]
+        assert tuned["adamw_linear"]["rate"] == tuned["adamw_cosine"]["rate"] == found
+        for name in ("adamw_linear", "snoo"):
+            files = (out / "runs").glob(f"tune_digits_600_{name}_*.json")
+            entries = [tuple(sorted(json.loads(path.read_text())["settings"].items())) for path in files]
+            different = {tuple(item for item in entry if item != ("horizon", 1.0)) for entry in entries}
+            assert len(different) <= race_grid.MAX_SETTINGS
 
 
 def test_a_grid_that_is_called_again_goes_on(tmp_path: Path, pretended: list[Entry]) -> None:

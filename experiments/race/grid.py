@@ -24,6 +24,7 @@ from .run import Entry, run_entry
 from .scores import final_loss, median_gauge, penalised, targets_of
 
 ROUNDS = ((0.2, None), (0.5, 3))  # of successive halving: share of the steps, and how many trials are left
+MAX_SETTINGS = 12  # of one method that are tried, horizons included
 TUNING_SEED = 1000  # seeds from here on tune and never race
 PAUSE_SECONDS = 2.0
 
@@ -42,7 +43,8 @@ class Grid:
     On every problem the decays are tuned first, then the other baselines, then what jumps; a method is tuned by
     successive halving (K. Jamieson and A. Talwalkar, 2016, Non-stochastic Best Arm Identification and Hyperparameter
     Optimization, arXiv:1502.07943) on the `tune` set and a seed that never races: all trials at a fifth of the steps,
-    the best three at half of them, then the best one in full and, where its schedule ends, over shorter horizons too.
+    the best three at half of them, beyond the lowest or highest rate too where that is best, then the best one in full
+    and, where its schedule ends, over shorter horizons too.
     The decay with the lowest final loss gives the hardest target; among the horizons of the others the one that gets
     there soonest is taken. What was chosen is written to `tuned/PROBLEM.json` once all baselines have been tuned, and
     no method that jumps is tuned or raced before that file is there; its digest is kept with each of their runs.
@@ -135,8 +137,11 @@ class Grid:
                 return waiting, None
             losses = {job.key: final_loss(self.queue.read(job.key)["curve"]) for job in jobs}
             alive = [job.entry.settings for job in sorted(jobs, key=lambda job: losses[job.key])]
-        best = alive[0]
         shares = HORIZONS if not method.anytime and method.name not in DECAYS else (1.0,)
+        room = MAX_SETTINGS - len(method.trials(0, self.trials)) - len(shares) + 1
+        waiting, best = self._beyond(problem, method, alive[0], room)
+        if waiting:
+            return waiting, None
         jobs = [self._trial(problem, method, {**best, "horizon": share}, 1.0) for share in shares]
         if waiting := [job for job in jobs if not self.queue.done(job.key)]:
             return waiting, None
@@ -147,6 +152,29 @@ class Grid:
         limit = max(curve[-1][1] for curve in curves)
         times = [penalised(curve, "cpu", target, gauge, limit)[0] for curve in curves]
         return [], jobs[times.index(min(times))].entry.settings  # the longest where none gets there
+
+    def _beyond(self, problem: Problem, method: Method, best: Settings, room: int) -> tuple[list[Job], Settings]:
+        """At most `room` rates beyond those that were tried, one at a time, as long as each is better than the last.
+
+        Returns:
+            The open run, if there is one, and the best settings up to now.
+        """
+        rates = sorted(method.choices["rate"])
+        share = ROUNDS[-1][0]
+        for factor, edge in ((2.0, rates[-1]), (0.5, rates[0])):
+            if best["rate"] != edge:
+                continue
+            for _ in range(room):
+                further = {**best, "rate": best["rate"] * factor}
+                jobs = [self._trial(problem, method, settings, share) for settings in (best, further)]
+                if not self.queue.done(jobs[1].key):
+                    return [jobs[1]], best
+                losses = [final_loss(self.queue.read(job.key)["curve"]) for job in jobs]
+                if not losses[1] < losses[0]:
+                    return [], best
+                best = further
+            return [], best
+        return [], best
 
     def _trial(self, problem: Problem, method: Method, settings: Settings, share: float) -> Job:
         key = self._trial_key(problem, method, settings, share)
