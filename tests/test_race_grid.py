@@ -161,6 +161,21 @@ def test_a_grid_that_is_called_again_goes_on(tmp_path: Path, pretended: list[Ent
     assert len(grid.rows()) == 2 * 2 * 5
 
 
+def test_a_method_that_was_not_tuned_is_refused_and_what_was_run_is_kept(
+    tmp_path: Path, pretended: list[Entry]
+) -> None:
+    """A baseline added later says what to do; until then the report has the others."""
+    race_grid.work(options(tmp_path, problems=("digits",), methods=("adamw_linear", "adamw_cosine")))
+    more = options(tmp_path, problems=("digits",), methods=("adamw_linear", "adamw_cosine", "snoo", "verified_linear"))
+    with pytest.raises(ResultError, match="snoo was not among the methods when those of digits were tuned. Delete"):
+        race_grid.work(more)
+    assert len(race_grid.Grid(more, RunQueue(tmp_path)).rows()) == 4
+    (tmp_path / "tuned" / "digits.json").unlink()
+    count = len([entry for entry in pretended if entry.method.name == "adamw_linear"])
+    assert len(race_grid.work(more)[0].rows()) == 8
+    assert len([entry for entry in pretended if entry.method.name == "adamw_linear"]) == count
+
+
 def test_two_workers_share_a_queue_and_a_killed_one_leaves_its_run(tmp_path: Path) -> None:
     """While a process has a run nobody else gets it; killed at once, it leaves the run open and no result."""
     queue = RunQueue(tmp_path)

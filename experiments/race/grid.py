@@ -208,6 +208,11 @@ class Grid:
             for problem in self.problems:
                 tuned = self.tuned(problem)
                 for method in (*self.baselines, *self.jumping):
+                    if not _is_tuned(method, tuned):
+                        raise ResultError(
+                            f"{method.name} was not among the methods when those of {problem.name} were tuned. Delete "
+                            f"{self.tuned_path(problem)} to tune it too (runs that are done are kept), or leave it out."
+                        )
                     yield self._race(problem, method, seed, tuned)
 
     def _race(self, problem: Problem, method: Method, seed: int, tuned: dict[str, Any]) -> Job:
@@ -236,10 +241,17 @@ class Grid:
             for problem in ready:
                 tuned = self.tuned(problem)
                 for method in (*self.baselines, *self.jumping):
+                    if not _is_tuned(method, tuned):
+                        continue
                     job = self._race(problem, method, seed, tuned)
                     if self.queue.done(job.key):
                         found.append(self.queue.read(job.key))
         return found
+
+
+def _is_tuned(method: Method, tuned: Mapping[str, Any]) -> bool:
+    """Whether a problem's choices have settings for a method."""
+    return method.base in (DECAY, BEST) or (method.base or method.name) in tuned["settings"]
 
 
 @lru_cache(maxsize=2)
