@@ -22,7 +22,7 @@ from deadreckon.experiments.race import run as race_run
 from deadreckon.experiments.race.averages import ExponentialAverage, LatestAverage, OuterStep, holding, trained
 from deadreckon.experiments.race.clock import COLUMNS, Gauge, RaceClock, spread
 from deadreckon.experiments.race.controls import CONTROLS, Controlled
-from deadreckon.experiments.race.methods import BASELINES, METHODS, find_method
+from deadreckon.experiments.race.methods import BASELINES, METHODS, Method, find_method
 from deadreckon.experiments.race.optimizers import make_race_optimizer, rate_factor
 from deadreckon.experiments.race.problems import CORE, PROBLEMS, Problem, find_problem
 from deadreckon.experiments.race.queue import RunQueue
@@ -360,6 +360,18 @@ def test_methods_run(name: str) -> None:
     # A jump far along a noisy line hurts, and nothing stops it where it is blind.
     assert result["curve"][-1][5] < result["curve"][0][5] * (10 if name == "blind_linear" else 1)
     assert bool(result["jumps"]["outcomes"]) == (name in ("verified_linear", "blind_linear"))
+
+
+def test_a_schedule_that_advances_with_the_jumps_ends_sooner() -> None:
+    """The oracle's five jumps of 50 steps take a linear decay to its end well before the run's, where nothing moves."""
+    task = load_task("digits")
+    ends: dict[str, list[float]] = {}
+    for name in ("control_oracle", "control_oracle_advancing"):
+        method = Method(name, base="adamw_linear", jumps=METHODS[name].jumps)
+        curve = run_entry(Entry(PROBLEMS["digits"], method, {"rate": 0.004}, 0), task)["curve"]
+        ends[name] = [row[5] for row in curve[-8:]]
+    assert len(set(ends["control_oracle_advancing"])) == 1
+    assert len(set(ends["control_oracle"])) > 1
 
 
 @pytest.mark.slow

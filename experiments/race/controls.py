@@ -13,6 +13,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from ...callbacks import TrajectoryRecorder
+from ...callbacks.jump_support import Schedules
 from ...forecast import Forecast, Forecaster, Window, load_vector
 from ..tasks import Batches
 from .averages import Average, put, trained
@@ -126,16 +127,18 @@ class OracleJump(pl.Callback):
         batches: of the copy.
         every: optimiser steps between jumps.
         horizon: optimiser steps ahead.
+        advances: whether the learning rate's schedule goes along.
 
     Attributes:
         cpu_seconds: that are to be charged to nobody.
         wall_seconds: likewise.
     """
 
-    def __init__(self, batches: Batches, every: int, horizon: int) -> None:
+    def __init__(self, batches: Batches, every: int, horizon: int, advances: bool = False) -> None:
         self._batches = batches
         self._every = every
         self._horizon = horizon
+        self._advances = advances
         self._next = 0
         self.cpu_seconds = self.wall_seconds = 0.0
 
@@ -162,3 +165,5 @@ class OracleJump(pl.Callback):
         put(pl_module, trained(ahead))
         for value, other in zip(pl_module.buffers(), ahead.buffers(), strict=True):
             value.copy_(other)
+        if self._advances:
+            Schedules(trainer.lr_scheduler_configs).advance(self._horizon)

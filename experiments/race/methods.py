@@ -33,6 +33,7 @@ class Jumps:
         row_every: optimiser steps between recorded rows.
         moments: see `SkipAhead`.
         options: of the forecaster; none where it is pretrained.
+        schedule: whether the learning rate's schedule `stays` where it is or `advances` by the jump.
     """
 
     forecaster: str
@@ -44,6 +45,7 @@ class Jumps:
     row_every: int = 10
     moments: str = "keep"
     options: Mapping[str, object] = field(default_factory=dict)
+    schedule: str = "stays"
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ _JUMPING = (
     *(_jump(f"verified_{name}", source, **_VERIFIED) for name, source in _FORECASTERS.items()),
     _jump("verified_outer_momentum", "outer_momentum", **_VERIFIED),
     _jump("verified_lawa", "lawa", **_VERIFIED),
+    _jump("blind_advancing", "pretrained:adaptive_linear", schedule="advances"),
+    _jump("verified_advancing", "pretrained:adaptive_linear", schedule="advances", **_VERIFIED),
     _jump("strict_adaptive_linear", "pretrained:adaptive_linear", rule="strict", kind="verified"),
     _jump("best_verified_adaptive_linear", "pretrained:adaptive_linear", base=BEST, **_VERIFIED),
     _jump("best_verified_linear", "linear", base=BEST, **_VERIFIED),
@@ -169,6 +173,7 @@ _CONTROLS = (
     *(_jump(f"control_{name}", _CONTROLLED, control=name) for name in ("random", "momentum", "shuffled")),
     _jump("control_evaluation_only", _CONTROLLED, kind="evaluated"),
     _jump("control_oracle", _CONTROLLED, kind="oracle"),
+    _jump("control_oracle_advancing", _CONTROLLED, kind="oracle", schedule="advances"),
     Method("control_rate_bump", base=DECAY, fixed={"bump": 1.0}),
 )
 METHODS: Mapping[str, Method] = {method.name: method for method in (*_BASELINES, *_JUMPING, *_CONTROLS)}

@@ -185,7 +185,7 @@ def _jumping(
     period = blind_period(steps, jumps.row_every, forecaster.history)
     if jumps.kind == "oracle":
         ahead = Batches(task.train, entry.problem.batch_size, 10 * steps, 7919 + entry.seed)
-        return [OracleJump(ahead, period, period // 2)]
+        return [OracleJump(ahead, period, period // 2, jumps.schedule == "advances")]
     if jumps.kind == "evaluated":
         recorder = TrajectoryRecorder(folder / "rows", jumps.row_every)
         return [recorder, ForecastAverage(forecaster, recorder, jumps.horizons[0])]
@@ -204,6 +204,7 @@ def _jumping(
             max_relative_scale=NO_LIMIT if blind else JumpPolicy().max_relative_scale,
         ),
         moments=jumps.moments,  # pyright: ignore[reportArgumentType]
+        schedule=jumps.schedule,  # pyright: ignore[reportArgumentType]
         batch_norm_batches=norm_batches or None,
         cost_share=None if blind else COST_SHARE,
         spacing=jumps.row_every,
