@@ -36,7 +36,7 @@ class GaussianBasis(Basis):
     """Normal entries, each from 16 bits of its own by the table `quantiles`.
 
     Entry of b_j at parameter i: the level that 16-bit number i of stream j names. Ten times the time of signs at 1000
-    coefficients (benchmarks/coordinates_speed.txt): for comparison with the literature.
+    coefficients (benchmarks/coordinates_speed.txt), and no more accurate (docs/coordinates.md): for comparison.
     """
 
     @property

@@ -15,9 +15,15 @@ class Hopfield:
 
         W <- W + (z z^T - z h^T - h z^T) / n,  h_ij = sum over k other than i and j of W_ik z_k
 
-    Storkey 1997, "Increasing the capacity of a Hopfield network without sacrificing functionality", ICANN. n^2 numbers,
-    however many patterns: for masks that is less than one bit a weight and mask only beyond 32 n masks, far above what
-    can be recalled. So it is a fixed size, not a small one. Capacity for random patterns is about n / sqrt(2 ln n).
+    Storkey 1997, "Increasing the capacity of a Hopfield network without sacrificing functionality", ICANN; the network
+    is that of Hopfield 1982, "Neural networks and physical systems with emergent collective computational abilities",
+    PNAS 79. n^2 numbers, however many patterns: for masks that is less than one bit a weight and mask only beyond 32 n
+    masks, far above what can be recalled. So it is a fixed size, not a small one. Capacity for random patterns is about
+    n / sqrt(2 ln n) (Storkey and Valabregue 1999, "The basins of attraction of a new Hopfield learning rule", Neural
+    Networks 12). The code of SupSup leaves the term k = j in h and keeps the diagonal out of W by z z^T - 1.
+
+    Modern Hopfield networks (Krotov and Hopfield 2016, arXiv 1606.01164; Ramsauer et al. 2021, arXiv 2008.02217) hold
+    far more, but keep the patterns themselves, which is what a fixed size is to avoid.
 
     Args:
         size: n, neurons.
@@ -96,11 +102,13 @@ def recall_by_entropy(network: Supermasks, memory: Hopfield, inputs: Tensor, rat
 
         z = m - rate * rms(m) * v / rms(v),  m the mean of the stored patterns,  v = W dH/dz at m;  then let it settle
 
-    After Wortsman et al. 2020, arXiv 2006.14769, section 3.5 ("HopSupSup"), who descend many steps on the entropy H and
-    on the memory's energy. Here it is one step, and H's gradient goes through the memory's weights, which keep of it
-    what lies along stored patterns. On eight tasks with 1920 weights one step found 6 masks, twenty smaller ones 1 to
-    3; begun at an open mask, without W, the plain descent ended in complements of masks, which are attractors too.
-    On ten tasks with 3296 weights it found 4 (docs/coordinates.md): no substitute for kept masks.
+    After Wortsman et al. 2020, arXiv 2006.14769, section 3.5 ("HopSupSup"). They descend from the same mean over many
+    batches on the entropy H, whose share falls from 1 to 0, and on the memory's energy, whose share rises from 0; and
+    their code has masks of the scales of normalisation layers, not of all weights. Here it is one step, and H's
+    gradient goes through the memory's weights, which keep of it what lies along stored patterns. On eight tasks with
+    1920 weights one step found 6 masks, twenty smaller ones 1 to 3; begun at an open mask, without W, the plain descent
+    ended in complements of masks, which are attractors too. On ten tasks with 3296 weights it found 4
+    (docs/coordinates.md): no substitute for kept masks.
 
     Args:
         network: its fixed weights are used, its remembered masks are not.

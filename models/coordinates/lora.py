@@ -19,9 +19,11 @@ from .start import SeededStart, Start
 class LoRA(SeededCoordinates):
     """theta = theta_0 + s * A B / sqrt(r) for each matrix, A and B trained.
 
-    Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, section 4.1. A convolution's
-    kernel is a matrix of its first axis by all others. Here the first factor begins random and the second zero; which
-    of both is a convention. Its size cannot go below rank 1: rows + columns numbers a matrix.
+    Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", ICLR, arXiv 2106.09685, section 4.1, eq. 3:
+    W_0 + B A, scaled by constant / r. There the left factor begins at zero and the right one normal; here it is the
+    other way round, and the scale is s / sqrt(r), so that factors of size 1 make a change of size s at any rank. A
+    convolution's kernel is a matrix of its first axis by all others. Its size cannot go below rank 1: rows + columns
+    numbers a matrix.
 
     Coordinates are not unique: A c and B / c make the same parameters. `from_parameters` gives factors of equal size,
     and those of the nearest matrices of that rank.

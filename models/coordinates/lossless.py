@@ -40,10 +40,11 @@ FORMS = {"float32": _Form("<u4", 23), "bfloat16": _Form("<u2", 7), "float16": _F
 def compress_tensors(tensors: Mapping[str, Tensor]) -> bytes:
     """Named tensors as few bytes, without loss; `decompress_tensors` is the way back, to the last bit, NaNs included.
 
-    The exponents of trained weights take about 2.7 of their 8 bits (Zhang et al. 2025, "70% Size, 100% Accuracy:
-    Lossless LLM Compression for Efficient GPU Inference via Dynamic-Length Float", arXiv 2504.11651, who write Huffman
-    codes; here asymmetric numeral systems with a table of counts for each tensor). Sign and mantissa are kept as they
-    are: they are as good as random. float32, bfloat16, and of float16 the upper byte; all other types are kept.
+    The exponents of large language models take about 2.6 of their 8 bits (Zhang et al. 2025, "70% Size, 100% Accuracy:
+    Lossless LLM Compression for Efficient GPU Inference via Dynamic-Length Float", arXiv 2504.11651: bfloat16 in about
+    11 bits). They write Huffman codes that a GPU reads during inference; here it is asymmetric numeral systems with a
+    table of counts for each tensor, for files only. Sign and mantissa are kept as they are: they are as good as random.
+    float32, bfloat16, and of float16 the upper byte; all other types are kept.
 
     Raises:
         ModelFileError: if a tensor is sparse or quantised.

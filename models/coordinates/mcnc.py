@@ -47,9 +47,14 @@ class _Exact(torch.autograd.Function):
 class MCNC(SeededCoordinates):
     """Chunk c of the parameters is theta_0 + s * beta_c * sqrt(n) * phi(alpha_c), phi a `SphereNetwork` onto S^(n-1).
 
-    Thrash et al. 2024, "MCNC: Manifold-Constrained Reparameterization for Neural Compression", arXiv 2406.19301. Each
-    chunk of n parameters, whatever tensors they belong to, has k numbers alpha and an amplitude beta. The paper has no
-    s: here it makes one amplitude mean the same in every tensor, and sqrt(n) makes it a root mean square.
+    Thrash et al. 2025, "MCNC: Manifold-Constrained Reparameterization for Neural Compression", ICLR, arXiv 2406.19301:
+    theta_0 + beta phi(alpha), phi a frozen random network of sines. Each chunk of n parameters, whatever tensors they
+    belong to, has k numbers alpha and an amplitude beta.
+
+    Where it differs from the paper: s makes one amplitude mean the same in every tensor, and sqrt(n) makes it a root
+    mean square; f multiplies what enters both layers of sines, while the paper varies the frequency of the inputs;
+    chunks are shorter, as the networks here are smaller (for language models the paper has 5 numbers for 5000
+    parameters). phi is divided by its length, so that it lies on the sphere exactly.
 
     A surface of k dimensions comes close to more points of the sphere the faster it winds, and is harder to walk on:
     `frequency` is that trade. `sphere_coverage` measures the first, docs/coordinates.md both.

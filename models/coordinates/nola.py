@@ -28,9 +28,13 @@ NUM_STEPS = 60  # of each least squares
 class NOLA(SeededCoordinates):
     """theta = theta_0 + s * A B / sqrt(r), A = sum_i alpha_i A_i, B = sum_j beta_j B_j, with seeded A_i, B_j by matrix.
 
-    Koohpayegani et al. 2023, "NOLA: Compressing LoRA using Linear Combination of Random Basis", arXiv 2310.02556. Its
-    size, 2 k numbers a matrix, depends neither on the rank nor on the matrix: a higher rank costs time only. The
-    default basis has signs for entries where the paper's are uniform.
+    Koohpayegani et al. 2024, "NOLA: Compressing LoRA using Linear Combination of Random Basis", ICLR, arXiv 2310.02556.
+    Its size, 2 k numbers a matrix, depends neither on the rank nor on the matrix: a higher rank costs time only.
+
+    Where it differs from the authors' code for language models: entries are signs or normal, theirs uniform in -1 to 1;
+    alpha begins random and beta zero, where theirs both begin at zero beside a frozen random matrix that A is added to;
+    both factors have k coefficients, which the paper lets differ; the factor is 1 / sqrt(r), not LoRA's constant / r.
+    A and B are divided by sqrt(k) in both.
 
     Coordinates are not unique (alpha c, beta / c). `from_parameters` alternates least squares to a local optimum.
 

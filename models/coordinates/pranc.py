@@ -23,10 +23,14 @@ from .start import Start, ZeroStart
 class PRANC(SeededCoordinates):
     """theta = theta_0 + s * sum_j c_j b_j / sqrt(k), with k seeded random b_j that are never stored.
 
-    Nooralinejad et al. 2022, "PRANC: Pseudo RAndom Networks for Compacting deep models", arXiv 2206.08464, eq. 1, where
-    theta_0 = 0. With another start it is training in a random subspace (Li et al. 2018, "Measuring the intrinsic
-    dimension of objective landscapes", arXiv 1804.08838, eq. 2). Here b_j is scaled by tensor (`tensor_scale`), so that
-    coefficients of size 1 make a network that begins as torch's own do.
+    Nooralinejad et al. 2023, "PRANC: Pseudo RAndom Networks for Compacting deep models", ICCV, arXiv 2206.08464:
+    theta = sum_j alpha_j theta_j, without start and factors. With a start it is training in a random subspace (Li et
+    al. 2018, "Measuring the intrinsic dimension of objective landscapes", ICLR, arXiv 1804.08838, eq. 2).
+
+    Where it differs from the authors' code: their theta_j are networks as torch initialises them, uniform entries of
+    standard deviation 1 / sqrt(3 fan_in), biases among them, and training begins at the first of them, alpha =
+    (1, 0, 0 ...). Here entries have that standard deviation (`tensor_scale`), but are signs or normal, and coefficients
+    begin as standard normal ones. Together with 1 / sqrt(k) that makes a network as large as torch's own.
 
     A step of training makes the basis twice, forwards for theta and backwards for dL/dc_j = <b_j, dL/dtheta>, block by
     block. On 1 M parameters with k = 1000, on one core: docs/coordinates.md. The best linear fit of given parameters
@@ -39,7 +43,7 @@ class PRANC(SeededCoordinates):
         layout: the tensors.
         num_coefficients: k. Accuracy grows with it slowly: see the measured curves before taking a large one.
         seed: of the basis.
-        basis: `hadamard`, the fastest by far; `sign`, independent signs; `gaussian`, as in the paper.
+        basis: `hadamard`, the fastest by far; `sign`, independent signs; `gaussian`, independent normal entries.
         start: theta_0; the paper's zero when not given.
 
     Raises:

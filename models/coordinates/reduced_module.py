@@ -57,8 +57,9 @@ class ReducedModule(nn.Module):
         device = next(module.parameters()).device
         vacate(self._places)
         self.module = module
-        told = torch.frombuffer(bytearray.fromhex(coordinates.digest), dtype=torch.uint8)
-        self.register_buffer("map_digest", told.to(device), persistent=False)
+        # Bytes as floats: casts to half precision and weight averages, which truncate integers, leave them as they are.
+        told = torch.tensor(list(bytes.fromhex(coordinates.digest)), dtype=torch.float32, device=device)
+        self.register_buffer("map_digest", told, persistent=False)
         self.map_digest: Tensor
         for part, values in zip(coordinates.parts, coordinates.split(start), strict=True):
             self.register_parameter(self.part_name(part.name), nn.Parameter(values.float().clone().to(device)))
@@ -91,7 +92,7 @@ class ReducedModule(nn.Module):
         Raises:
             ModelError: if `DistributedDataParallel` brought the digest of another map from rank 0.
         """
-        told = bytes(self.map_digest.tolist()).hex()
+        told = "".join(f"{int(value):02x}" for value in self.map_digest.tolist())
         if told != self.coordinates.digest:
             raise ModelError(
                 f"This process makes parameters by the map {self.coordinates.digest[:DIGEST_LENGTH]}, rank 0 by "

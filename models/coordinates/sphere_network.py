@@ -36,8 +36,9 @@ class SphereNetwork:
     """phi(alpha) = y / ||y||, y = W_3 sin(f W_2 sin(f W_1 alpha)), with normal entries from a seed.
 
     Entries of W_1 have variance 1 / inputs, of W_2 2 / width: so f is about the standard deviation of both phases for
-    inputs of size 1. `exact` works in whole numbers, with tables for sine and normal entries, and is the same to the
-    last bit on every machine; `smooth` is the same function in float64 up to about 1e-4, and has derivatives.
+    inputs of size 1. No biases; for its origin see `MCNC`. `exact` works in whole numbers, with tables for sine and
+    normal entries, and is the same to the last bit on every machine; `smooth` is the same function in float64 up to
+    about 1e-4, and has derivatives.
 
     Args:
         num_inputs: of alpha.

@@ -22,7 +22,8 @@ from .random_words import random_signs, stream_key
 def signed_constants(layout: Layout, seed: int, kept: float) -> Tensor:
     """Weights +c and -c with random signs, c = sqrt(2 / (fan_in kept)) by tensor, `[param]`, float32.
 
-    What is left under a mask has the spread of He et al. 2015 (Ramanujan et al. 2020, section 4.5, "signed constant").
+    What is left under a mask has the spread of He et al. 2015: the "signed Kaiming constant" of Ramanujan et al. 2020
+    (arXiv 1911.13299), divided by sqrt(kept) as their "scaled" distributions are. The code of SupSup does not divide.
     """
     parts: list[Tensor] = []
     for index, spec in enumerate(layout):
@@ -56,13 +57,14 @@ class Supermasks(nn.Module):
     """Wraps a module: its tensors become fixed random weights under a mask; what is trained are scores of the weights.
 
     Weights whose score is among the highest `kept` share of their tensor are used, the others are 0: edge-popup
-    (Ramanujan et al. 2020, "What's hidden in a randomly weighted neural network?", arXiv 1911.13299, section 3.2, with
-    scores themselves ranked and not their absolute values). The gradient of a score is that of its masked weight times
-    the weight, for weights that are dropped too.
+    (Ramanujan et al. 2020, "What's hidden in a randomly weighted neural network?", CVPR, arXiv 1911.13299, section 3.2,
+    with scores themselves ranked and not their absolute values, as in their code). The gradient of a score is that of
+    its masked weight times the weight, for weights that are dropped too.
 
-    Many tasks (Wortsman et al. 2020, "Supermasks in Superposition", arXiv 2006.14769): train the scores, `remember` the
-    mask, `begin_task`, train again. Nothing that was learned is touched by what comes after. A remembered mask takes
-    one bit a weight. If the task of some data is not known, `infer_task` finds it.
+    Many tasks (Wortsman et al. 2020, "Supermasks in Superposition", NeurIPS, arXiv 2006.14769; their code for permuted
+    tasks keeps all weights of score 0 and up, so that the share is learned; here it is fixed): train the scores,
+    `remember` the mask, `begin_task`, train again. Nothing that was learned is touched by what comes after. A
+    remembered mask takes one bit a weight. If the task of some data is not known, `infer_task` finds it.
 
     This is no `Coordinates`: masks are neither differentiable nor expressible for given weights.
 
