@@ -31,8 +31,8 @@ from deadreckon.models import load_forecaster
 
 
 def codec(layout: Layout, nmse: float, **options: Any) -> Link:
-    """Our codec."""
-    return Codec(layout, CodecConfig(nmse=nmse, **options))
+    """Our codec, in Z if nothing else is said."""
+    return Codec(layout, CodecConfig(**{"lattice": "Z", "nmse": nmse, **options}))
 
 
 def as_one_tensor(layout: Layout) -> Layout:
@@ -87,7 +87,7 @@ class Case(NamedTuple):
 def learned(layout: Layout, nmse: float, path: str) -> Link:
     """Our codec behind a forecaster that was fitted before, from `save_forecaster`'s file."""
     forecaster = load_forecaster(path)
-    return Codec(layout, CodecConfig(nmse=nmse, predictor=forecaster), stream=forecaster.stream)
+    return Codec(layout, CodecConfig(lattice="Z", nmse=nmse, predictor=forecaster), stream=forecaster.stream)
 
 
 def contestant_named(name: str) -> Contestant:

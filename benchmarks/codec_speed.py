@@ -30,9 +30,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "fast": {"predictor": "none", "entropy": "runs", "nmse": 0.43, "hold": "mean_rate", "bits": 0.5},
     "fast, bound": {"predictor": "none", "entropy": "runs", "nmse": 0.43},
     "fast, previous": {"predictor": "previous", "entropy": "runs", "nmse": 0.43, "hold": "mean_rate", "bits": 0.5},
-    "default": {"nmse": 0.43, "hold": "mean_rate", "bits": 0.5},
+    "tables": {"lattice": "Z", "nmse": 0.43, "hold": "mean_rate", "bits": 0.5},
 }
-PROFILED = ("fast", "default")
+PROFILED = ("fast", "tables")
 NUM_FUNCTIONS = 10  # shown of a profile
 
 

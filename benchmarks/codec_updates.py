@@ -126,7 +126,7 @@ def gradient_codec(layout: Layout, bits: float, metric: str) -> Link:
     """No prediction, leaky feedback of Adam's decay, and a mean rate."""
     feedback = {"feedback": "leaky", "feedback_decay": BETA1}
     rate = {"hold": "mean_rate", "bits": bits, "nmse": FIRST_NMSE}
-    return Codec(layout, CodecConfig(predictor="none", metric=metric, **feedback, **rate))
+    return Codec(layout, CodecConfig(predictor="none", lattice="Z", metric=metric, **feedback, **rate))
 
 
 def gradient_contestant(metric: str) -> Contestant:

@@ -82,7 +82,7 @@ OURS = {
     "sharded 0.2": (fast(0.2), ExchangeConfig("sharded", check_every=0)),
     "lattice_sum L=1": (fast(0.5), ExchangeConfig("lattice_sum", levels=1, check_every=0)),
     "lattice_sum L=7": (fast(0.5), ExchangeConfig("lattice_sum", levels=7, check_every=0)),
-    "default": (CodecConfig(feedback="classic"), ExchangeConfig("all_gather", check_every=0)),
+    "default": (CodecConfig(lattice="Z", feedback="classic"), ExchangeConfig("all_gather", check_every=0)),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from .errors import ConfigError
 from .feedback import ErrorFeedback, make_feedback
 from .lattice import lattice_names
+from .lattice_choice import CHOICES
 from .metric import metric_names
 from .modes import ModePolicy, Uniform, policy_from_dict, policy_to_dict
 from .predictor_choice import Choice, check_predictor, predictor_digest
@@ -33,13 +34,15 @@ class CodecConfig:
         predictor: what is subtracted before coding; one of `predictor_names()`, or a forecaster of the coded stream.
             `fitted` is right almost everywhere, because it drops what does not pay; `none` is the reference. A tuple of
             up to four names or forecasters is weighed together for each tensor, as `fitted` does with two.
-        lattice: `Z` quantises to integers times one cell width; `D4` and `E8` quantise vectors of four and eight
-            neighbouring coordinates; `auto` tries Z and E8 now and then and keeps the better one; `raw` sends float32
-            as it is and ignores the rest. `E8` takes four times as long as `Z` and at NMSE 0.1 and below 0.83 to 0.99
-            times the bits in transformers, 0.5 to 0.9 in networks that look at images, whose neighbouring weights are
-            alike; where packets are below a hundred bytes, NMSE 0.5 of gradients, it costs up to a tenth more. `D4` was
-            never the best of the three. `T8` and `T64` are trellises, for residuals without structure above one bit:
-            0.15 and 0.12 bit from the bound at worst, where Z is 0.26, for ten times its time; see `docs/lattices.md`.
+        lattice: `auto` is Z or E8, packet by packet, whichever was cheaper at the last trial, at this stream's rate; Z
+            alone where `entropy` or `rounding` leaves no other. `Z` quantises to integers times one cell width and is
+            two to six times as fast as E8; take it by name where seconds count more than bits. `D4` and `E8` quantise
+            vectors of four and eight neighbouring coordinates. At NMSE 0.1 and below E8 takes 0.83 to 0.99 times the
+            bits of Z in transformers, 0.5 to 0.9 in networks that look at images, whose neighbouring weights are alike;
+            where packets are below a hundred bytes, NMSE 0.5 of gradients, up to a tenth more. `D4` was never the best
+            of the three. `T8` and `T64` are trellises, for residuals without structure above one bit: 0.15 and 0.12 bit
+            from the bound at worst, where Z is 0.26 and E8 0.16, for ten times the time of Z; see `docs/lattices.md`.
+            `raw` sends float32 as it is and ignores the rest.
         nmse: the largest ||g - decoded||^2 / ||g||^2 of a packet, kept as a bound. Halving it costs about half a bit a
             coordinate. 0.1 changes the training of small nets little, 0.5 is for error feedback or many workers.
         momentum: decay of the running mean of decoded vectors that the momentum predictors use. Larger remembers
@@ -73,7 +76,7 @@ class CodecConfig:
     """
 
     predictor: Choice = "fitted"
-    lattice: str = "Z"
+    lattice: str = "auto"
     nmse: float = 0.1
     momentum: float = 0.9
     dead_zone: float | None = None
@@ -93,7 +96,7 @@ class CodecConfig:
             raise ConfigError(f"`lattice` must be one of {lattice_names()}, got {self.lattice!r}.")
         if self.entropy not in ENTROPY_NAMES:
             raise ConfigError(f"`entropy` must be one of {ENTROPY_NAMES}, got {self.entropy!r}.")
-        if self.lattice not in ("Z", "raw") and self.entropy != "scale_classes":
+        if self.lattice not in ("Z", "raw", "auto") and self.entropy != "scale_classes":
             raise ConfigError(f"`lattice={self.lattice!r}` needs `entropy='scale_classes'`, got {self.entropy!r}.")
         low, highest = 0.0, {"nmse": 1.0, "momentum": 1.0, "dead_zone": 0.5, "metric_decay": 1.0}
         for name, high in highest.items():
@@ -121,7 +124,10 @@ class CodecConfig:
         if self.rounding not in ROUNDING_NAMES:
             raise ConfigError(f"`rounding` must be one of {ROUNDING_NAMES}, got {self.rounding!r}.")
         if self.rounding == "stochastic" and (
-            self.lattice != "Z" or self.entropy == "runs" or self.dead_zone is not None or self.feedback != "off"
+            self.lattice not in ("Z", "auto")
+            or self.entropy == "runs"
+            or self.dead_zone is not None
+            or self.feedback != "off"
         ):
             raise ConfigError(
                 "Stochastic rounding is for lattice Z with `scale_classes` or `tensor_tables`, without a dead zone or "
@@ -132,6 +138,14 @@ class CodecConfig:
                 "`ef21` already makes up for each packet's error in the next one; with `feedback` both would claim the "
                 "same error. Leave `feedback` off."
             )
+
+    @property
+    def lattices(self) -> tuple[str, ...]:
+        """The lattices that packets may be in; more than one only where `auto` has a choice."""
+        if self.lattice != "auto":
+            return (self.lattice,)
+        only_z = self.entropy != "scale_classes" or self.rounding != "nearest"
+        return CHOICES[:1] if only_z else CHOICES
 
     def make_feedback(self) -> ErrorFeedback:
         """The rule of error feedback."""
@@ -182,6 +196,8 @@ class CodecConfig:
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of all settings, and of everything a learned predictor has learned."""
         settings: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        if len(self.lattices) == 1:  # `auto` without a choice makes the packets of Z
+            settings["lattice"] = self.lattices[0]
         settings["modes"] = policy_to_dict(self.modes)
         settings["predictor"] = predictor_digest(self.predictor)
         settings = {name: float(value) if isinstance(value, int) else value for name, value in settings.items()}

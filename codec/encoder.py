@@ -20,7 +20,7 @@ from .energy import energy, squared_error
 from .errors import EncodeError, StateError
 from .feedback import FeedbackState
 from .lattice import NUM_WIDTHS, WIDTHS_PER_OCTAVE, cell_index, cell_width
-from .lattice_choice import Attempt, advantage, chosen, is_trial, updated
+from .lattice_choice import Attempt, advantage, allowance, chosen, is_trial, updated
 from .metric import floor_exponent, scale_of
 from .modes import Blocks, Uniform
 from .packet import KEY_FRAME, MAX_STEP, NOT_FINITE, RAW, STATE_DIGEST_EVERY, Header, fingerprint, write_packet
@@ -283,7 +283,7 @@ class Encoder(Endpoint):
                 attempts = [self._attempt(which, task, context) for which in range(len(context.codings))]
                 z, e8 = (one and Attempt(8 * len(one.data), one.error, one.cell_index) for one in attempts)
                 if z is not None and e8 is not None:
-                    lead = updated(lead, advantage(z, e8))
+                    lead = updated(lead, advantage(z, e8), allowance(task.search.residual, z.num_bits))
                 wanted = chosen(lead, base.coder.num_updates)
                 coded = attempts[wanted] or attempts[1 - wanted]
             else:

@@ -15,8 +15,8 @@ from .coefficients import combine
 from .config import CodecConfig
 from .errors import ConfigError
 from .lattice import lattice_names
-from .lattice_choice import CHOICES
 from .lattice_coding import LatticeCoding
+from .lattice_hexagonal_coding import HexagonalCoding
 from .lattice_points import vector_lattice_names
 from .metric import power
 from .packet import Due, Link
@@ -39,17 +39,19 @@ MAX_KEY_BYTES = 64  # of blake2b
 
 def make_codings(layout: Layout, config: CodecConfig) -> tuple[Coding, ...]:
     """The codings that packets may be in: one for each lattice that a configuration names or leaves open."""
-    return tuple(_make_coding(layout, config, name) for name in _lattices(config))
+    return tuple(_make_coding(layout, config, name) for name in config.lattices)
 
 
-def _lattices(config: CodecConfig) -> tuple[str, ...]:
-    """That packets may be in, by their numbers in a packet."""
-    return CHOICES if config.lattice == "auto" else (config.lattice,)
+def coder_number(config: CodecConfig) -> int:
+    """What packets say their lattices are: the place in `lattice_names()`, that of `auto` where several are open."""
+    return lattice_names().index(config.lattices[0] if len(config.lattices) == 1 else config.lattice)
 
 
 def _make_coding(layout: Layout, config: CodecConfig, lattice: str) -> Coding:
     if lattice in vector_lattice_names():
         return LatticeCoding(layout, lattice, config.dead_zone)
+    if lattice == "A2":
+        return HexagonalCoding(layout, config.dead_zone)
     if lattice in trellis_names():
         return TrellisCoding(layout, lattice, config.dead_zone)
     if config.entropy == "runs":
@@ -82,11 +84,11 @@ class Endpoint:
         self._config = config
         self._key = key
         self._matrices = matrices(layout)
-        self._lattices = _lattices(config)
+        self._lattices = config.lattices
         self._codings = make_codings(layout, config)
         self._predictor = make_predictor(config.predictor, layout, stream)
         self._link = Link(
-            lattice_names().index(config.lattice),
+            coder_number(config),
             bytes.fromhex(config.digest)[:4],
             bytes.fromhex(layout.digest)[:8],
             hashlib.sha256(stream.encode()).digest()[:4],

@@ -17,6 +17,7 @@ turning 4.6 % on average, both where neighbouring weights belong to neighbouring
 
 import abc
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -28,7 +29,7 @@ from .errors import PacketError
 from .scale_classes import CLASSES_PER_OCTAVE, LOG_UNIT, MEAN_UNIT, NUM_CLASSES, ClassModel
 from .symbol_coder import categorical, uniform
 from .symbols import MAX_DIRECT, NUM_DIRECT, NUM_SYMBOLS, escape_bits, num_escape_bits, read_escapes, to_symbols
-from .tables import COUNT_UNIT, TOTAL, as_table
+from .tables import COUNT_UNIT, TOTAL, as_tables
 
 SUMS = 3  # of magnitudes before: 0, 1, 2 and more
 NEXT_TO_LAST, LAST, DIGIT_CONTEXTS = SUMS, 3 * SUMS, 5 * SUMS
@@ -120,10 +121,15 @@ class Tables:
         self._prior = fold(self.census.tables).reshape(self._counts.shape)
         self._models: dict[int, Any] = {}
 
+    @cached_property
+    def _tables(self) -> Integers:
+        """`[table, symbol]`; all at once takes as long as thirty single ones."""
+        return as_tables((self._counts << PRIOR_SHIFT) + self._prior)
+
     def model(self, which: int) -> Any:
         """constriction's model of one table."""
         if which not in self._models:
-            self._models[which] = categorical(as_table((self._counts[which] << PRIOR_SHIFT) + self._prior[which]))
+            self._models[which] = categorical(self._tables[which])
         return self._models[which]
 
     def see(self, which: Integers, symbols: npt.NDArray[np.int32]) -> None:
@@ -281,11 +287,11 @@ def exchange_points(
 
 def next_lean(lean: Integers, doubled: Integers) -> Integers:
     """To which side a vector leans, once one more of its coordinates is known."""
-    return lean // 2 + 4 * np.clip(doubled, -8, 8)
+    return lean // 2 + 4 * np.minimum(np.maximum(doubled, -8), 8)  # `np.clip` takes three times as long
 
 
 def corrected(classes: Integers, shown: Integers, expected: Integers) -> Integers:
     """Classes of a vector's next coordinate, from what those before have shown."""
     width = LOG_UNIT // CLASSES_PER_OCTAVE
     shift = (log2(shown) - log2(expected) + width // 2) // width
-    return np.clip(classes + shift, 0, NUM_CLASSES - 1)
+    return np.minimum(np.maximum(classes + shift, 0), NUM_CLASSES - 1)

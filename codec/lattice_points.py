@@ -27,7 +27,7 @@ from .lattice import OFFSET_UNIT, cell_width
 
 _DIMENSIONS = {"D4": 4, "E8": 8}
 # D4's cell has volume 2, so its step is 2^(-1/4) of a width; 8 bits of that keep products with a width exact.
-_CELL_SCALES = {"D4": 215 / 256}
+_CELL_SCALES = {"D4": 215 / 256, "A2": 275 / 256}
 # The class of a doubled magnitude 0 to 7, for one offset each: 0 for zero, then 1, 2, 3; then 1/2, 3/2, 5/2.
 _CLASSES = np.array([0, 4, 1, 5, 2, 6, 3, 6])
 _CHUNK = 4096  # vectors at a time, so that arrays stay in the cache: 1.2 (D4) and 1.8 (E8) times as fast as all at once
@@ -54,7 +54,7 @@ def cell_scale(name: str) -> float:
 
 
 def num_offsets(name: str) -> int:
-    """How many offsets `reconstruct` takes: 3 for D4, 6 where coordinates may be halves: in E8 and in trellises."""
+    """How many offsets `reconstruct` takes: 3 for D4, 6 where coordinates may be halves: in A2, E8 and in trellises."""
     return 3 if name == "D4" else 6
 
 
@@ -220,7 +220,7 @@ def fit_offsets(name: str, vectors: npt.NDArray[np.floating], points: npt.NDArra
 
 
 def reconstruct(
-    name: str, points: npt.NDArray[np.int32], offsets: npt.NDArray[np.int8], index: int
+    name: str, points: npt.NDArray[np.int32], offsets: npt.NDArray[np.int8], index: int, scale: float | None = None
 ) -> npt.NDArray[np.float32]:
     """Vectors that points stand for: sign(p) (|p| + o) times the step in each coordinate.
 
@@ -232,12 +232,13 @@ def reconstruct(
         points: `[vector, dimension]`, doubled.
         offsets: in 1/128 step, int8 `[offset]`.
         index: of the cell width.
+        scale: the step, in cell widths; that of the lattice if not given.
 
     Returns:
         `[vector, dimension]`; infinite where float32 cannot hold the value, for the caller to refuse.
     """
     shifts = np.concatenate([[0], offsets.astype(np.int64)])
-    unit = cell_width(index) * cell_scale(name) / OFFSET_UNIT
+    unit = cell_width(index) * (cell_scale(name) if scale is None else scale) / OFFSET_UNIT
     largest = max(int(points.max(initial=0)), -int(points.min(initial=0)))
     with np.errstate(over="ignore"):
         if largest <= 64:

@@ -165,6 +165,22 @@ class VectorCoding(Coding[Points]):
     def _exchanger(self, port: Port) -> "Exchanger":
         """What carries the points of one packet through a port."""
 
+    # What a lattice overrides whose steps are not equally long in all coordinates of a vector.
+
+    def _expected(
+        self, state: CoderState, cell_index: int, levels: Levels, first: npt.NDArray[np.int32] | None
+    ) -> activities.Logs:
+        """Logs of the magnitudes that are expected, in each coordinate's own steps, `[param]`."""
+        return self._scalar.expected(state, cell_index, levels, first)
+
+    def _in_first_steps(self, magnitudes: Integers) -> Integers:
+        """Magnitudes in own steps, of a matrix or of all vectors, as magnitudes in steps of the first coordinates."""
+        return magnitudes
+
+    def _stand_for(self, points: Points, offsets: npt.NDArray[np.int8], cell_index: int) -> npt.NDArray[np.float32]:
+        """Vectors that points stand for, `[vector, dimension]`."""
+        return reconstruct(self.name, points, offsets, cell_index)
+
     def _to_vectors(self, values: npt.NDArray) -> npt.NDArray:
         """`[param]` as `[vector, dimension]`, zeros where a tensor ends."""
         flat = np.zeros(self._num_vectors * self._size, values.dtype)
@@ -205,7 +221,7 @@ class VectorCoding(Coding[Points]):
     def reconstruct(
         self, points: Points, offsets: npt.NDArray[np.int8], cell_index: int, levels: Levels
     ) -> npt.NDArray[np.float32]:
-        vectors = reconstruct(self.name, points, offsets, cell_index)
+        vectors = self._stand_for(points, offsets, cell_index)
         if levels.any():
             with np.errstate(over="ignore"):
                 vectors = np.ldexp(vectors, self._of_vectors(levels)[:, None])
@@ -221,7 +237,7 @@ class VectorCoding(Coding[Points]):
     def push(self, stack: Any, points: Points, state: CoderState, cell_index: int, levels: Levels) -> CoderState:
         first = None if state.num_updates else self._first_classes(points)
         writer = Writer(self._tables(state))
-        self._walk(writer, points, self._scalar.expected(state, cell_index, levels, first), levels)
+        self._walk(writer, points, self._expected(state, cell_index, levels, first), levels)
         writer.flush(stack)
         if first is not None and len(first):
             stack.encode_reverse(first, uniform(NUM_CLASSES))
@@ -234,7 +250,7 @@ class VectorCoding(Coding[Points]):
             first = stack.decode(uniform(NUM_CLASSES), len(self._numbers))
         reader = Reader(self._tables(state), stack)
         points = np.zeros((self._num_vectors, self._size), np.int32)
-        points = self._walk(reader, points, self._scalar.expected(state, cell_index, levels, first), levels)
+        points = self._walk(reader, points, self._expected(state, cell_index, levels, first), levels)
         return points, self._after(state, points, reader.tables.seen(), cell_index, levels)
 
     def _walk(self, port: Port, points: Points, logs: activities.Logs, levels: Levels) -> Points:
@@ -272,8 +288,9 @@ class VectorCoding(Coding[Points]):
 
     def _first_classes(self, points: Points) -> npt.NDArray[np.int32]:
         """The class of each tensor's mean magnitude, which the first packet after a key frame tells, `[matrix]`."""
-        magnitudes = np.minimum(np.abs(points.reshape(-1)), 2 * MAX_MAGNITUDE)
-        means = [magnitudes[span].mean() / 2 for span in self._spans]
+        magnitudes = np.minimum(np.abs(points.reshape(-1)), 2 * MAX_MAGNITUDE).astype(np.int64)
+        magnitudes = self._in_first_steps(UNIT * magnitudes)
+        means = [magnitudes[span].mean() / (2 * UNIT) for span in self._spans]
         logs = activities.log2(np.maximum(means, 2.0**LOWEST_OCTAVE)) - activities.log2(np.ones(1))
         return class_of(logs).astype(np.int32)
 
@@ -292,7 +309,8 @@ class VectorCoding(Coding[Points]):
         for level, part, span in zip(levels, self._geometry.parts, self._spans, strict=True):
             if level != NO_VECTOR:
                 doubled = np.minimum(np.abs(flat[span]), 2 * MAX_MAGNITUDE).astype(np.int64)
-                shown = np.minimum(doubled * (half << int(level)), MAX_ACTIVITY).astype(np.int32)
+                shown = self._in_first_steps(doubled * (half << int(level)))
+                shown = np.minimum(shown, MAX_ACTIVITY).astype(np.int32)
                 activity[part.span] = activities.approached(activity[part.span], shown, state.num_updates)
         counts = state.counts - (state.counts >> DECAY_SHIFT) + seen
         return CoderState(counts, activity, state.num_updates + 1, cell_index)

@@ -106,7 +106,7 @@ def _gap(coder: str, setting: str, row: Data, model: Model) -> Data:
 
 def _table_bits(model: Model, vectors: Sequence[NDArray[np.float32]], entropy: str, nmse: float) -> float:
     """Bits a coordinate of the entropy-coded residual of sampled vectors beyond ideal entropy-coded Z."""
-    encoder = Codec(model.layout, CodecConfig("none", nmse=nmse, entropy=entropy)).encoder()
+    encoder = Codec(model.layout, CodecConfig("none", lattice="Z", nmse=nmse, entropy=entropy)).encoder()
     bits, errors = 0, []
     for step, vector in enumerate(vectors):
         encoder.encode(torch.from_numpy(vector), step)

@@ -22,11 +22,13 @@ ReferenceName = Literal[
     "powersgd",
     "qsgd",
     "terngrad",
+    "companded",
     "sign",
     "int8",
     "float16",
     "bfloat16",
     "dithered",
+    "rotated",
 ]
 TargetMetric = Literal["accuracy", "loss"]
 MAX_TRIALS = 9  # with three horizons on top, a method gets twelve at most

@@ -55,23 +55,25 @@ _SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "powersgd": {"rank 1": {"rank": 1}, "rank 4": {"rank": 4}},
     "qsgd": {"1 level": {"levels": 1}, "7 levels": {"levels": 7}},
     "terngrad": {"clip 2.5": {}},
+    "companded": {"7 levels": {"levels": 7}, "31 levels": {"levels": 31}},
     "sign": {"1 bit": {}},
     "int8": {"8 bits": {}},
     "float16": {"16 bits": {}},
     "bfloat16": {"16 bits": {}},
 }
 _COMMON: Mapping[str, Mapping[str, Any]] = {"eden": {"scale": "mse"}, "topk": {"values": "float16"}}
-TENSOR_TABLES, DITHERED = "tensor_tables", "dithered"
+TENSOR_TABLES, DITHERED, ROTATED = "tensor_tables", "dithered", "rotated"
 
 
 def reference_names() -> tuple[str, ...]:
     """Names that `references` takes.
 
     `tensor_tables` is our codec without prediction and with a probability table for each tensor: the honest baseline of
-    anything that predicts. `dithered` is a subtractively dithered integer lattice with Wiener's factor. The others are
-    of `deadreckon.codec.baselines`. Left out are methods whose decoded vector is no estimate of the encoded one.
+    anything that predicts. `dithered` is a subtractively dithered integer lattice with Wiener's factor, `rotated` the
+    integer lattice behind a random rotation. The others are of `deadreckon.codec.baselines`. Left out are methods whose
+    decoded vector is no estimate of the encoded one.
     """
-    return (TENSOR_TABLES, *_SETTINGS, DITHERED)
+    return (TENSOR_TABLES, *_SETTINGS, DITHERED, ROTATED)
 
 
 def references(name: str, nmse: Sequence[float]) -> list[Reference]:
@@ -85,6 +87,8 @@ def references(name: str, nmse: Sequence[float]) -> list[Reference]:
         return [Reference(name, "", target, _plain_codec(target)) for target in nmse]
     if name == DITHERED:
         return [Reference(name, "", target, _baseline(name, {"nmse": target, "wiener": True})) for target in nmse]
+    if name == ROTATED:
+        return [Reference(name, "", target, _baseline(name, {"nmse": target})) for target in nmse]
     return [
         Reference(name, setting, None, _baseline(name, {**_COMMON.get(name, {}), **options}))
         for setting, options in _SETTINGS[name].items()

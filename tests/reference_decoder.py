@@ -26,6 +26,7 @@ MAGNITUDES = [abs(symbol - 14) for symbol in range(29)] + [min(14 + 3 * 2**b // 
 LAGS = {"previous": 1, "ef21": 1, "fitted": 1, "adaptive_momentum": 1}
 LAGS |= {"second_last": 2, "third_last": 3, "fourth_last": 4}  # how far back a predictor's row is
 HALVES = [1, 1, 1, 1, 2, 2, 4, 6, 9, 14, 21, 30, 41, 55, 70, 84, 96, 106, 113, 118, 122, 124, 125, 126, *[127] * 10]
+HALVES_OF_PAIRS = [*[1] * 14, 6, 19, 38, 60, 79, 94, 104, 112, 117, 120, 122, 124, 125, 126, *[127] * 4, 128, 128]
 PASS_OF_SLOT = [0, 1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
 
 
@@ -400,12 +401,15 @@ class ScaleClasses:
         for place, (which, _, _) in enumerate(self.lines):
             if levels[which] != 3:
                 cells = magnitudes[place] * 2 ** levels[which]
-                shown = int(min(cells * 32 * (128 + cell_index % 128), 2**26))
+                shown = min(self._shown(place, cells, cell_index), 2**26)
                 self.activity[place] += (shown - self.activity[place]) >> slowness
         for counts, occurrences in zip(self.counts, seen, strict=False):  # those of contexts stay after a packet in Z
             counts[:] = [old - (old >> 3) + new for old, new in zip(counts, occurrences, strict=True)]
         self.num_coded += 1
         self.last_cell = cell_index
+
+    def _shown(self, place: int, cells: float, cell_index: int) -> int:
+        return int(cells * 32 * (128 + cell_index % 128))
 
 
 class LatticePoints(ScaleClasses):
@@ -570,6 +574,56 @@ class TrellisPoints(LatticePoints):
         return found
 
 
+class PairPoints(LatticePoints):
+    """Points of A2, doubled, each coordinate in its own steps."""
+
+    def __init__(self, matrices: Sequence[Matrix], size: int) -> None:
+        super().__init__(matrices, size, 2)
+        self.num_contexts = 7
+        self.counts = [[0] * NUM_SYMBOLS for _ in range(NUM_CLASSES * 8)]
+        self.is_second = [place % 2 == 1 for part in matrices for place in range(len(part.places))]
+
+    @override
+    def _logs(self, stack: Stack, cell_index: int, levels: Sequence[int]) -> list[int]:
+        logs = super()._logs(stack, cell_index, levels)
+        return [log - 13 * second for log, second in zip(logs, self.is_second, strict=True)]
+
+    @override
+    def _shown(self, place: int, cells: float, cell_index: int) -> int:
+        shown = super()._shown(place, cells, cell_index)
+        return shown * 222 // 128 if self.is_second[place] else shown
+
+    @override
+    def _vectors(
+        self,
+        stack: Stack,
+        vectors: list[list[int | None]],
+        class_of: dict[int, int],
+        tables: list[list[int]],
+        means: list[int],
+    ) -> list[list[int]]:
+        owns = [[class_of[place] for place in vector if place is not None] for vector in vectors]
+        cosets = self._values(stack, [(sum(own) // len(own), 6) for own in owns], tables)
+        if not set(cosets) <= {0, 1}:
+            raise Refused("a coset that is neither 0 nor 1")
+        walks = [
+            PairWalk([0 if place is None else class_of[place] for place in vector], means, coset)
+            for vector, coset in zip(vectors, cosets, strict=True)
+        ]
+        for place in (0, 1):
+            values = self._values(stack, [walk.context(place, 2) for walk in walks], tables)
+            for walk, value in zip(walks, values, strict=True):
+                walk.take(place, 2, value)
+        return [[2 * digit + walk.coset for digit in walk.digits] for walk in walks]
+
+    @override
+    def _weights(self, census: Sequence[int], which: int, context: int) -> list[int]:
+        if context == 6:
+            share = HALVES_OF_PAIRS[which]
+            return [0] * 14 + [(256 - share) * 2**14, share * 2**14] + [0] * 44
+        return weights_of(census, which, 15 * (context // 3))
+
+
 class PathWalk:
     """What a vector on a path has shown, place by place; `state` moves on in place."""
 
@@ -636,6 +690,15 @@ class Walk:
         self.shown += 1024 * min(abs(doubled) // 2, 4096) + 512 * self.coset
 
 
+class PairWalk(Walk):
+    """What a pair has shown."""
+
+    @override
+    def context(self, place: int, left: int) -> tuple[int, int]:
+        which, _ = super().context(place, left)
+        return which, 3 * self.coset + self.total
+
+
 def weights_of(census: Sequence[int], which: int, context: int) -> list[int]:
     """What the census of a class says of one of its contexts."""
     if context == 30:
@@ -689,7 +752,7 @@ class ReferenceDecoder:
     Attributes:
         levels: of the last coded packet.
         num_escapes: in the last coded packet.
-        lattices: of the coded packets: "Z", "D4", "E8", "T8" or "T64".
+        lattices: of the coded packets: "Z", "A2", "D4", "E8", "T8" or "T64".
     """
 
     def __init__(
@@ -728,13 +791,15 @@ class ReferenceDecoder:
             self.coder = LatticePoints(self.matrices, self.size, 4 if self.identity[0] == 2 else 8)
         if self.identity[0] in TRELLISES:
             self.coder = TrellisPoints(self.matrices, self.size, TRELLISES[self.identity[0]][1])
+        if self.identity[0] == 7:
+            self.coder = PairPoints(self.matrices, self.size)
         self.rows: list[list[float]] = []
         self.memory = [0.0] * self.size
         self.squares = [0.0] * self.size
         self.num_entered = 0
         self.chain = self.first_chain
         self.cell_index = 19200
-        self.offsets = [0] * 6
+        self.offsets = [0] * 12
         self.coefficients: list[list[int]] = []
 
     def decode(self, packet: bytes) -> list[float]:
@@ -813,11 +878,11 @@ class ReferenceDecoder:
 
     def _coded(self, body: bytes) -> list[float]:
         bits = Bits(body)
-        lattice = {2: "D4", 3: "E8", 5: "T8", 6: "T64"}.get(self.identity[0], "Z")
+        lattice = {2: "D4", 3: "E8", 5: "T8", 6: "T64", 7: "A2"}.get(self.identity[0], "Z")
         if self.identity[0] == 4 and bits.read(1):
             lattice = "E8"
         cell_index = self.cell_index + bits.number(5)
-        told = 3 if lattice in ("Z", "D4") else 6
+        told = {"Z": 3, "D4": 3, "A2": 12}.get(lattice, 6)
         offsets = [before + bits.number(2) for before in self.offsets[:told]] + self.offsets[told:]
         if not 0 <= cell_index < 38400 or not all(-128 <= offset <= 127 for offset in offsets):
             raise Refused("the quantiser is out of range")
@@ -860,12 +925,15 @@ class ReferenceDecoder:
                 [[float32(value / weight) for value, weight in zip(column, weights, strict=True)] for column in basis]
             )
         self.cell_index, self.offsets, self.levels = cell_index, offsets, levels
-        width = math.ldexp(128 + cell_index % 128, cell_index // 128 - 167) * (215 / 256 if lattice == "D4" else 1)
+        width = math.ldexp(128 + cell_index % 128, cell_index // 128 - 167)
+        steps = {"D4": (215 / 256,), "A2": (275 / 256, 476 / 256)}.get(lattice, (1,))
         for part, level in zip(self.matrices, levels, strict=True):
             for place in part.places:
                 doubled, sign = abs(values[place]), (values[place] > 0) - (values[place] < 0)
-                centroid = offsets[min(doubled // 2 + 3, 5)] if doubled % 2 else [0, *offsets][min(doubled // 2, 3)]
-                residual = float32(sign * (doubled / 2 + centroid / 128) * width)
+                axis = (place - part.start) % len(steps)
+                own = offsets[6 * axis : 6 * axis + 6]
+                centroid = own[min(doubled // 2 + 3, 5)] if doubled % 2 else [0, *own][min(doubled // 2, 3)]
+                residual = float32(sign * (doubled / 2 + centroid / 128) * (width * steps[axis]))
                 decoded[place] = float32(decoded[place] + float32(residual * 2**level))
         if weights:
             decoded = [float32(value * weight) for value, weight in zip(decoded, weights, strict=True)]

@@ -571,7 +571,7 @@ def test_refused_and_foreign_vectors_leave_the_debt():
 
 
 def test_decoders_know_nothing_of_feedback():
-    """A decoder's state has neither debt nor rate control, and what an encoder saved does not load into it."""
+    """A decoder's state has no debt, rate control or lead of Z, and what an encoder saved does not load into it."""
     codec = feedback_codec()
     encoder, decoder = codec.encoder(), codec.decoder()
     decoder.decode(encoder.encode(ar1_stream(MIXED, 1)[0], 0))
@@ -579,6 +579,7 @@ def test_decoders_know_nothing_of_feedback():
         "control",
         "feedback.residual",
         "feedback.learning_rate",
+        "lead",
     }
     with pytest.raises(StateError, match="must have the tensors"):
         decoder.load_state_dict(encoder.state_dict())

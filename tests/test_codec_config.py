@@ -5,10 +5,11 @@ import json
 import math
 
 import pytest
+import torch
 
 from deadreckon.codec import Codec, CodecConfig, CodecError, ConfigError, OutOfStepError, PacketError
 from deadreckon.codec.modes import Annulus
-from deadreckon.forecast import Layout
+from deadreckon.forecast import Layout, TensorSpec
 from deadreckon.models import make_forecaster
 
 BAD_SETTINGS = [
@@ -45,9 +46,7 @@ BAD_SETTINGS = [
     ({"rounding": "stochastic", "entropy": "runs"}, "Stochastic rounding is for lattice Z"),
     ({"rounding": "stochastic", "feedback": "classic"}, "Stochastic rounding is for lattice Z"),
     ({"lattice": "E8", "entropy": "runs"}, "`lattice='E8'` needs `entropy='scale_classes'`"),
-    ({"lattice": "auto", "entropy": "tensor_tables"}, "`lattice='auto'` needs `entropy='scale_classes'`"),
-    ({"lattice": "auto", "entropy": "runs"}, "`lattice='auto'` needs `entropy='scale_classes'`"),
-    ({"lattice": "auto", "rounding": "stochastic"}, "Stochastic rounding is for lattice Z"),
+    ({"lattice": "E8", "rounding": "stochastic"}, "Stochastic rounding is for lattice Z"),
     ({"modes": "annulus"}, "`modes` must be a policy"),
     ({"feedback": "ef21"}, "Error feedback must be one of"),
     ({"feedback": "leaky", "feedback_decay": 0.0}, "`decay` must be above 0"),
@@ -87,6 +86,19 @@ def test_bad_plain_data_is_refused():
     for predictor in (make_forecaster("linear"), ("previous", make_forecaster("linear"))):
         with pytest.raises(ConfigError, match="Linear object cannot be written"):
             CodecConfig(predictor).to_dict()
+
+
+@pytest.mark.parametrize("settings", [{"entropy": "runs"}, {"entropy": "tensor_tables"}, {"rounding": "stochastic"}])
+def test_the_default_lattice_is_z_where_no_other_is_possible(settings):
+    """The default is Z or E8; with settings that E8 does not have it makes the packets of Z, under the same digest."""
+    assert CodecConfig().lattices == ("Z", "E8")
+    assert CodecConfig(**settings).lattices == ("Z",)
+    named = CodecConfig(lattice="Z", **settings)
+    assert CodecConfig(**settings).digest == named.digest != CodecConfig(lattice="Z").digest
+    layout = Layout((TensorSpec("w", (40, 50), "float32", 0, "other"),))
+    row = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    packet = Codec(layout, CodecConfig(**settings)).encoder().encode(row, 0)
+    assert packet == Codec(layout, named).encoder().encode(row, 0)
 
 
 def test_digests_tell_configurations_apart():

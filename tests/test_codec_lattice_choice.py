@@ -1,6 +1,7 @@
 """The lattice of each packet where the configuration leaves it open: which one wins, when, and what a trial leaves."""
 
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,18 @@ from codec_streams import layout_from
 
 from deadreckon.codec import Codec, CodecConfig, StateError
 from deadreckon.codec import encoder as encoder_module
-from deadreckon.codec.lattice_choice import TAUGHT, TRIALS, Attempt, advantage, chosen, is_trial, updated
+from deadreckon.codec.lattice_choice import (
+    APART,
+    TAUGHT,
+    TRIALS,
+    Attempt,
+    advantage,
+    allowance,
+    chosen,
+    is_trial,
+    updated,
+)
+from deadreckon.codec.limits import GeneralisedGaussian
 
 LAYOUT = layout_from({"w": (64, 64)})
 
@@ -165,6 +177,33 @@ def test_z_has_to_lead_by_what_packets_in_e8_teach():
     assert chosen(1.0, 0) == 1
     assert updated(0.06, 0.02) == pytest.approx(0.04)
     assert [updated(0.0, trial) for trial in (-3.0, 3.0)] == [-0.05, 0.05]
+
+
+def test_where_neighbours_are_not_alike_z_needs_a_smaller_lead():
+    """Below 1.3 bit independent and opposite neighbours have an allowance, equal ones have not; only where Z won."""
+    values = np.random.default_rng(0).normal(size=4000).astype(np.float32)
+    assert [allowance(values, bits) for bits in (5199, 5200)] == [APART, 0.0]
+    assert [allowance(one, 10) for one in (values, np.repeat(values, 4), np.tile([1, -1], 9).astype(np.float32))] == [
+        APART,
+        0.0,
+        APART,
+    ]
+    assert updated(0.0, 0.01, APART) == pytest.approx((0.01 + APART) / 2)
+    assert updated(0.0, -0.01, APART) == updated(0.0, -0.01) == -0.005
+    assert updated(0.0, 0.09, APART) == 0.05
+    lead = 0.0
+    for _ in range(10):
+        lead = updated(lead, math.log2(1.006), APART)
+    assert chosen(lead, 5) == 0
+
+
+@pytest.mark.parametrize("nmse", [0.7, 0.3])
+def test_peaky_coordinates_at_low_rate_are_soon_in_z(nmse):
+    """Independent coordinates of a generalised Gaussian of shape 0.7 are in Z from the ninth packet on."""
+    generator = np.random.default_rng(0)
+    marginal = GeneralisedGaussian(0.7)
+    rows = [torch.from_numpy(marginal.sample(generator, LAYOUT.size).astype(np.float32)) for _ in range(10)]
+    assert encoded(rows, nmse=nmse)[1][8:] == ["Z", "Z"]
 
 
 def test_a_price_is_bits_and_error():

@@ -25,7 +25,7 @@ def drifting(length: int, layout: Layout = LAYOUT) -> list[Tensor]:
 
 
 def mean_rate(bits: float, **settings) -> CodecConfig:
-    return CodecConfig(hold="mean_rate", bits=bits, **settings)
+    return CodecConfig(**{"lattice": "Z", "hold": "mean_rate", "bits": bits, **settings})
 
 
 def run(config: CodecConfig, rows: list[Tensor], layout: Layout = LAYOUT) -> tuple[list[float], list[float], Encoder]:
@@ -41,20 +41,25 @@ def run(config: CodecConfig, rows: list[Tensor], layout: Layout = LAYOUT) -> tup
 # --- what is held
 
 
-@pytest.mark.parametrize("entropy", ["scale_classes", "tensor_tables"])
+WAYS = pytest.mark.parametrize(
+    ("lattice", "entropy"), [("Z", "scale_classes"), ("Z", "tensor_tables"), ("auto", "scale_classes")]
+)
+
+
+@WAYS
 @pytest.mark.parametrize("bits", [0.4, 1.0, 3.0])
-def test_mean_rate_holds(bits, entropy):
+def test_mean_rate_holds(bits, lattice, entropy):
     """Over 60 packets of a drifting stream the mean bits a coordinate, key frame included, are within 2 %."""
-    found, _, _ = run(mean_rate(bits, entropy=entropy), drifting(60))
+    found, _, _ = run(mean_rate(bits, lattice=lattice, entropy=entropy), drifting(60))
     assert np.mean(found) == pytest.approx(bits, rel=0.02)
     assert np.std(found[20:]) < 0.2 * bits
 
 
-@pytest.mark.parametrize("entropy", ["scale_classes", "tensor_tables"])
+@WAYS
 @pytest.mark.parametrize("nmse", [0.5, 0.1, 0.01])
-def test_mean_error_holds(nmse, entropy):
+def test_mean_error_holds(nmse, lattice, entropy):
     """Over 60 packets of a drifting stream the mean NMSE is within 2 % of what was asked for."""
-    _, found, _ = run(CodecConfig(nmse=nmse, hold="mean_error", entropy=entropy), drifting(60))
+    _, found, _ = run(CodecConfig(lattice=lattice, nmse=nmse, hold="mean_error", entropy=entropy), drifting(60))
     assert np.mean(found) == pytest.approx(nmse, rel=0.02)
     assert max(found) > nmse  # single packets may be worse
 
@@ -68,7 +73,7 @@ def test_means_hold_on_real_gradients():
     assert np.mean(run(error, rows, layout)[1]) == pytest.approx(0.1, rel=0.02)
 
 
-@pytest.mark.parametrize("config", [mean_rate(1.0), CodecConfig(hold="mean_error")], ids=["rate", "error"])
+@pytest.mark.parametrize("config", [mean_rate(1.0), CodecConfig(lattice="Z", hold="mean_error")], ids=["rate", "error"])
 @pytest.mark.parametrize("leap", [1e3, 1e-3])
 def test_a_leap_of_the_source_is_followed(config, leap):
     """Where the source's scale leaps a thousandfold, the very next packet's cells are as many times wider."""
@@ -83,7 +88,7 @@ def test_a_leap_of_the_source_is_followed(config, leap):
     assert errors[20:] == pytest.approx([np.mean(errors[10:20])] * 16, rel=0.5)
 
 
-@pytest.mark.parametrize("config", [mean_rate(1.0), CodecConfig(hold="mean_error")], ids=["rate", "error"])
+@pytest.mark.parametrize("config", [mean_rate(1.0), CodecConfig(lattice="Z", hold="mean_error")], ids=["rate", "error"])
 @pytest.mark.parametrize("leap", [1e15, 1e-9, 1e30])
 def test_leaps_beyond_the_range_of_integers_are_survived(config, leap):
     """Where the last packet's cells would be too fine for 32-bit integers, or all too wide, the next one's fit."""
@@ -108,7 +113,7 @@ def test_the_largest_vectors_stay_finite(predictor):
         assert torch.equal(decoded, encoder.reconstruction)
 
 
-@pytest.mark.parametrize("config", [mean_rate(1.0), CodecConfig(hold="mean_error")], ids=["rate", "error"])
+@pytest.mark.parametrize("config", [mean_rate(1.0), CodecConfig(lattice="Z", hold="mean_error")], ids=["rate", "error"])
 def test_zero_and_nan_vectors_say_nothing(config):
     """Vectors of zeros, or with NaN, leave the cells as they are: what follows is coded as before."""
     rows = ar1_stream(LAYOUT, 20)
@@ -133,14 +138,16 @@ def test_means_need_no_search():
         due = round(due) + round(64 * math.log2(float(row.double().square().sum()) / last))
         if step:
             assert encoder.last_report.cell_index == due
-    bound = run(CodecConfig(), ar1_stream(LAYOUT, 3))[2]
+    bound = run(CodecConfig(lattice="Z"), ar1_stream(LAYOUT, 3))[2]
     assert bound.state_dict()["control"].tolist() == [0.0, -1.0, 1.0]
 
 
 # --- the state
 
 
-@pytest.mark.parametrize("config", [mean_rate(0.8), CodecConfig(hold="mean_error", nmse=0.2)], ids=["rate", "error"])
+@pytest.mark.parametrize(
+    "config", [mean_rate(0.8), CodecConfig(lattice="Z", hold="mean_error", nmse=0.2)], ids=["rate", "error"]
+)
 def test_control_survives_save_load_and_abort(config):
     """An encoder that was saved and loaded, or that took packets back, goes on with the very same packets."""
     codec, rows = Codec(LAYOUT, config), drifting(12)

@@ -18,7 +18,7 @@ LAYOUT = layout_of(nn.Sequential(nn.Linear(80, 70), nn.Linear(70, 30), nn.Linear
 FAST = CodecConfig("none", entropy="runs", hold="mean_rate", bits=0.6, feedback="classic")
 CONFIGS = {
     "runs": FAST,
-    "scale classes": CodecConfig(nmse=0.3),
+    "scale classes": CodecConfig(lattice="Z", nmse=0.3),
     "tables": CodecConfig(entropy="tensor_tables"),
     "E8": CodecConfig(lattice="E8", nmse=0.2),
     "raw": CodecConfig(lattice="raw"),

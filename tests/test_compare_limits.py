@@ -23,7 +23,7 @@ NUM_PACKETS = 6
 
 def replayed(vectors):
     """`compare`'s row of some vectors."""
-    encoder = Codec(LAYOUT, CodecConfig("none", nmse=NMSE)).encoder()
+    encoder = Codec(LAYOUT, CodecConfig("none", "Z", nmse=NMSE)).encoder()
     bits = headers = 0
     for step, vector in enumerate(vectors):
         encoder.encode(torch.from_numpy(vector), step)

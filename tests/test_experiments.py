@@ -92,7 +92,7 @@ def test_what_compare_says_can_be_made_again(recorded: Path, tmp_path: Path) -> 
         gradients = trajectory.stream("gradients")
         rows = {row["predictor"]: row for row in data["rows"]}
         for predictor in ("none", "momentum_norm", "fitted"):
-            codec = Codec(trajectory.layout, CodecConfig(predictor, nmse=0.1))
+            codec = Codec(trajectory.layout, CodecConfig(predictor, "Z", nmse=0.1))
             encoder, decoder = codec.encoder(), codec.decoder()
             num_bytes, error, energy = 0, 0.0, 0.0
             for row in range(len(gradients) - 20, len(gradients)):

@@ -134,7 +134,7 @@ def test_the_anatomy_is_of_the_packets_that_the_codec_sends(recorded: Path) -> N
     data = read_result(recorded).data
     with Trajectory.open(recorded / "trajectory") as trajectory:
         gradients = trajectory.stream("gradients")
-        encoder = Codec(trajectory.layout, CodecConfig("none", nmse=0.1)).encoder()
+        encoder = Codec(trajectory.layout, CodecConfig("none", "Z", nmse=0.1)).encoder()
         sent = []
         for row in range(6):
             encoder.encode(torch.from_numpy(gradients[row]), int(gradients.steps[row]))

@@ -2,12 +2,14 @@
 
 from .base import Baseline, BaselineDecoder, BaselineEncoder
 from .casts import BFloat16, Float16, Float32
+from .companded import Companded
 from .dithered import DitheredLattice
 from .eden import Eden
 from .int8 import Int8
 from .powersgd import PowerSGD
 from .qsgd import QSGD
 from .registry import baseline_names, make_baseline
+from .rotated import RotatedIntegers
 from .signs import ScaledSign, SignSGD
 from .terngrad import TernGrad
 from .topk import TopK
@@ -17,6 +19,7 @@ __all__ = [
     "Baseline",
     "BaselineDecoder",
     "BaselineEncoder",
+    "Companded",
     "DitheredLattice",
     "Eden",
     "Float16",
@@ -24,6 +27,7 @@ __all__ = [
     "Int8",
     "PowerSGD",
     "QSGD",
+    "RotatedIntegers",
     "ScaledSign",
     "SignSGD",
     "TernGrad",

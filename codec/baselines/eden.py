@@ -4,7 +4,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, NamedTuple, final
+from typing import ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,8 @@ from ..packet import MAX_STEP
 from ..varint import read_varint, write_varint
 from .base import Baseline, FloatVector, Memory, require_choice, require_whole
 from .randomness import signs
+from .rotation import SMALLEST_CHUNK, Chunk, chunks_of, hadamard
 from .wire import read_fields, read_floats, require_end, write_fields, write_floats
-
-_SMALLEST_CHUNK = 128
 
 
 @final
@@ -57,7 +56,7 @@ class Eden(Baseline):
         super().__post_init__()
         require_whole("bits", self.bits, 1, 4)
         require_choice("scale", self.scale, ("unbiased", "mse"))
-        require_whole("chunk", self.chunk, _SMALLEST_CHUNK, 2**30)
+        require_whole("chunk", self.chunk, SMALLEST_CHUNK, 2**30)
         if self.chunk & (self.chunk - 1):
             require_choice("chunk", self.chunk, ("a power of two",))
         require_whole("seed", self.seed, 0, 2**63 - 1)
@@ -69,7 +68,7 @@ class Eden(Baseline):
 
     @override
     def compress(self, vector: FloatVector, layout: Layout, step: int, memory: Memory) -> tuple[bytes, Memory]:
-        chunks = _chunks(len(vector), self.chunk)
+        chunks = chunks_of(len(vector), self.chunk)
         flips = self._flips(step, chunks)
         levels = codebook(self.bits)
         edges = (levels[1:] + levels[:-1]) / 2
@@ -97,7 +96,7 @@ class Eden(Baseline):
         step, start = read_varint(packet, 0)
         if step > MAX_STEP:
             raise PacketError(f"The packet is damaged: it is of step {step}.")
-        chunks = _chunks(layout.size, self.chunk)
+        chunks = chunks_of(layout.size, self.chunk)
         scales, start = read_floats(packet, start, len(chunks))
         num_fields = sum(chunk.padded for chunk in chunks)
         indices, stop = read_fields(packet, start, num_fields, self.bits)
@@ -113,7 +112,7 @@ class Eden(Baseline):
             vector[chunk.start : chunk.start + chunk.size] = values[: chunk.size]
         return vector
 
-    def _flips(self, step: int, chunks: "tuple[_Chunk, ...]") -> npt.NDArray[np.float64]:
+    def _flips(self, step: int, chunks: tuple[Chunk, ...]) -> npt.NDArray[np.float64]:
         return signs(self.seed, step, "eden", sum(chunk.padded for chunk in chunks))
 
 
@@ -140,43 +139,6 @@ def codebook(bits: int) -> npt.NDArray[np.float64]:
     table = np.concatenate([-positive[::-1], positive])
     table.setflags(write=False)
     return table
-
-
-def hadamard(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The orthonormal Walsh-Hadamard transform of `2^k` values, its own inverse.
-
-    Each pass adds and subtracts neighbours and moves the results to the two halves; after k passes every index bit has
-    been both transformed and moved back in place. Only sums: the same bits on every machine, up to the last factor,
-    which is rounded once.
-    """
-    size = len(values)
-    for _ in range(size.bit_length() - 1):
-        even, odd = values[0::2], values[1::2]
-        values = np.concatenate([even + odd, even - odd])
-    return values / math.sqrt(size)
-
-
-class _Chunk(NamedTuple):
-    """`size` coordinates from `start` on, rotated as `padded` that begin at `place` of the padded vector."""
-
-    start: int
-    size: int
-    place: int
-    padded: int
-
-
-def _chunks(size: int, largest: int) -> tuple[_Chunk, ...]:
-    chunks: list[_Chunk] = []
-    start = 0
-    while start < size:
-        left = size - start
-        padded = min(1 << left.bit_length() - 1, largest)
-        if padded < _SMALLEST_CHUNK:
-            padded = 1 << (left - 1).bit_length()
-        taken = min(left, padded)
-        chunks.append(_Chunk(start, taken, start, padded))
-        start += taken
-    return tuple(chunks)
 
 
 def _density(x: float) -> float:

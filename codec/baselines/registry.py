@@ -7,11 +7,13 @@ from typing import Any
 from ..errors import ConfigError
 from .base import Baseline
 from .casts import BFloat16, Float16, Float32
+from .companded import Companded
 from .dithered import DitheredLattice
 from .eden import Eden
 from .int8 import Int8
 from .powersgd import PowerSGD
 from .qsgd import QSGD
+from .rotated import RotatedIntegers
 from .signs import ScaledSign, SignSGD
 from .terngrad import TernGrad
 from .topk import TopK
@@ -29,6 +31,8 @@ _CLASSES: tuple[type[Baseline], ...] = (
     PowerSGD,
     Eden,
     DitheredLattice,
+    RotatedIntegers,
+    Companded,
 )
 _VARIANTS: Mapping[str, tuple[type[Baseline], Mapping[str, Any]]] = {
     **{kind.name: (kind, {}) for kind in _CLASSES},

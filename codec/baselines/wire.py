@@ -68,6 +68,22 @@ def require_end(data: bytes, stop: int) -> None:
         raise PacketError(f"The packet is damaged: it has {len(data)} bytes, {stop} are due.")
 
 
+def with_length(data: bytes) -> bytes:
+    """The last part of a packet after its length: of many symbols, an ANS stream that lost a word may look whole."""
+    return write_varint(len(data)) + data
+
+
+def require_length(data: bytes, start: int) -> int:
+    """Where the last part begins, which `with_length` made and wrote at `start`.
+
+    Raises:
+        PacketError: if the data do not end with it.
+    """
+    length, start = read_varint(data, start)
+    require_end(data, start + length)
+    return start
+
+
 def write_fields(values: npt.NDArray[np.integer | np.bool_], width: int) -> bytes:
     """Whole numbers below 2^width, 1 to 8 bits each, highest bit first, padded with zeros to whole bytes."""
     bits = np.unpackbits(values.astype(np.uint8)[:, None], axis=1)[:, 8 - width :]

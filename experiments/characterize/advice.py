@@ -99,8 +99,8 @@ def contestants(advice: Advice) -> dict[str, CodecConfig]:
     nmse = advice.config.nmse
     return {
         TABLES: CodecConfig("none", nmse=nmse, entropy="tensor_tables"),
-        SCALES: CodecConfig("none", nmse=nmse),
-        DEFAULT: CodecConfig(nmse=nmse),
+        SCALES: CodecConfig("none", lattice="Z", nmse=nmse),
+        DEFAULT: CodecConfig(lattice="Z", nmse=nmse),
         RECOMMENDED: advice.config,
     }
 

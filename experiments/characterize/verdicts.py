@@ -367,8 +367,8 @@ def advice(data: Data, stream: str) -> list[str]:
     seconds = _seconds(data, stream, RECOMMENDED), _seconds(data, stream, DEFAULT)
     sentences.append(
         f"Coded at an error of {data['nmse']:g}: {ours.mean:.3f} bits a coordinate with it, {theirs.mean:.3f} with the "
-        f"default `CodecConfig()`. {verdict} (geometric mean over runs), in {seconds[0] / seconds[1]:.2f} times the "
-        "seconds."
+        f"default here, `CodecConfig(lattice='Z')`. {verdict} (geometric mean over runs), in "
+        f"{seconds[0] / seconds[1]:.2f} times the seconds."
     )
     tables, predicted = check_bits(data, stream, TABLES), check_bits(data, stream, SCALES)
     by_scale, by_mean = geometric_ratio(predicted, tables), geometric_ratio(default, predicted)
