@@ -274,7 +274,7 @@ def test_the_code_covers_what_came_before():
 
 
 class FuzzLink(NamedTuple):
-    """A decoder that has decoded some packets, its state and chain, two packets that may follow, bytes of its tables."""
+    """A decoder that has decoded some packets, its state and chain, two packets that may follow, its tables' bytes."""
 
     decoder: Decoder
     before: dict[str, Tensor]
@@ -303,7 +303,7 @@ def _links() -> list[FuzzLink]:
         encoder.abort()
         packets = following, encoder.encode(rows[-1], 5, key_frame=True)
         # Tables of 34 classes, and where E8 may come of their contexts too, with copies.
-        tables = 600_000 if len(config.lattices) == 1 else 2_000_000
+        tables = 600_000 if len(config.lattices) == 1 else 4_000_000
         links.append(FuzzLink(decoder, decoder.state_dict(), chain_of(decoder), packets, tables))
     return links
 
