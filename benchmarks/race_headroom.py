@@ -122,7 +122,7 @@ class Families:
             value.backward()
             return value
 
-        optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+        optimizer.step(closure)
         return base + shares.detach() @ directions
 
     def _forecasts(self, family: str) -> Iterator[Tensor]:

@@ -46,6 +46,9 @@ def row(method: str, seed: int, losses: Sequence[float], **options: Any) -> dict
         "diverged": any(math.isnan(loss) for loss in losses),
         "curve": curve(losses, **options),
         "jumps": {"outcomes": {"kept": 2} if "_" in method and not method.startswith("adamw") else {}},
+        "ledger": {"verifying": {"wall_seconds": 9.0, "cpu_seconds": 0.6, "count": 1, "gradient_equivalents": 2.0}}
+        if method == "verified_nino"
+        else {},
     }
 
 
@@ -117,6 +120,8 @@ def test_safety_and_gate_say_what_the_curves_say() -> None:
     assert measured["verified_linear"].whole.value == pytest.approx(1.0)
     assert measured["verified_nino"].whole.value == pytest.approx(1.2)
     assert measured["verified_nino"].to_target.value == pytest.approx(1.2)
+    assert measured["verified_nino"].ledger_share == pytest.approx(0.6 / 48)  # four times ten steps of 1.2 seconds
+    assert measured["verified_linear"].ledger_share is None
     assert measured["blind_linear"].diverged == len(SEEDS)
     assert measured["blind_linear"].to_target.value > 1.9
     assert found.best_baseline() == "snoo"

@@ -127,7 +127,7 @@ def _axes(found: Sequence[Standings]) -> Table:
 
 
 def _safety(measured: Sequence[Safety]) -> Table:
-    columns = ("problem", "method", "seeds", "whole run", "to best", "diverged", f"at most {SAFE}")
+    columns = ("problem", "method", "seeds", "whole run", "to best", "by the ledger", "diverged", f"at most {SAFE}")
     rows = [
         [
             item.problem,
@@ -135,6 +135,7 @@ def _safety(measured: Sequence[Safety]) -> Table:
             str(item.seeds),
             interval(item.whole),
             interval(item.to_target),
+            report_html.DASH if item.ledger_share is None else f"{item.ledger_share:.1%}",
             str(item.diverged),
             _safe(item),
         ]

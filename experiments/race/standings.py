@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...forecast import Ledger
 from ...models import pretrained_card, pretrained_names
 from ..bootstrap import Estimate
 from .methods import METHODS
@@ -14,6 +15,7 @@ from .run import PRETRAINED
 from .scores import (
     ACCURACY,
     AXES,
+    CPU,
     LOSS,
     TARGETS,
     Curve,
@@ -53,6 +55,7 @@ class Standing:
         final_accuracy: likewise.
         diverged: how many runs did.
         outcomes: of all jumps.
+        ledger_share: of the CPU seconds of its runs that the ledger charges to jumping; None where nothing is charged.
     """
 
     method: str
@@ -63,6 +66,7 @@ class Standing:
     final_accuracy: float
     diverged: int
     outcomes: Mapping[str, int]
+    ledger_share: float | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -142,8 +146,15 @@ def standings(problem: str, decay: str, rows: Sequence[Row]) -> Standings | None
             statistics.median(final[ACCURACY] for final in finals),
             sum(bool(row["diverged"]) for row in mine),
             outcomes,
+            _ledger_share(mine),
         )
     return Standings(problem, decay, targets, found, gauge)
+
+
+def _ledger_share(rows: Sequence[Row]) -> float | None:
+    """What jumping took of all CPU seconds, as both were measured; None where no run has a ledger with a charge."""
+    charged = sum(Ledger.from_dict(row["ledger"]).total.cpu_seconds for row in rows if row.get("ledger"))
+    return charged / sum(row["curve"][-1][CPU] for row in rows) if charged else None
 
 
 def _times(curves: Mapping[int, Curve], target: float, gauge: float, limits: Mapping[str, float]) -> Times:
@@ -174,6 +185,7 @@ class Safety:
         to_target: ratio of the CPU seconds to the hardest target.
         diverged: runs that did.
         seeds: how many pairs.
+        ledger_share: see `Standing`.
     """
 
     problem: str
@@ -182,6 +194,7 @@ class Safety:
     to_target: Estimate
     diverged: int
     seeds: int
+    ledger_share: float | None
 
 
 def safety(problems: Collection[Standings]) -> list[Safety]:
@@ -199,7 +212,9 @@ def safety(problems: Collection[Standings]) -> list[Safety]:
             reaching = item.ratios(name, base.method)
             if whole:
                 estimates = [stratified_ratio({item.problem: values}) for values in (whole, reaching)]
-                found.append(Safety(item.problem, name, estimates[0], estimates[1], own.diverged, len(whole)))
+                found.append(
+                    Safety(item.problem, name, estimates[0], estimates[1], own.diverged, len(whole), own.ledger_share)
+                )
     return found
 
 
