@@ -16,7 +16,7 @@ from .grid_figures import grid_curves
 from .methods import METHODS
 from .run import MEASUREMENTS
 from .scores import AXES, PENALTY, SLACK, TARGETS, break_even
-from .standings import Safety, Standings, gate, meta_seconds, overall, safety, standings
+from .standings import Safety, Standing, Standings, gate, meta_seconds, overall, safety, standings
 
 MOONSHOT, GATE, SAFE = 1.3, 1.1, 1.05
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -55,7 +55,9 @@ def write_report(grid: Grid, out: Path) -> None:
     pictures: list[tuple[Path, str]] = []
     for item in found:
         own = [row for row in rows if row["problem"] == item.problem]
-        path = grid_curves(item.problem, own, item.targets["best"], out / f"curves_{item.problem}")
+        order = [own.method for own in _by_cost(item)]
+        named = [item.decay, *(name for name in order if name != item.decay)]
+        path = grid_curves(item.problem, own, item.targets["best"], out / f"curves_{item.problem}", named)
         pictures.append((path.with_suffix(".svg"), f"{item.problem}: test loss over four ways of counting."))
     write_whole(out / "leaderboard.html", as_page(sections, pictures))
 
@@ -154,7 +156,7 @@ def _safe(item: Safety) -> str:
 
 def _problem(item: Standings) -> Table:
     columns = ("method", "seeds", *(f"s to {target}" for target in TARGETS), "reached", "loss", "accuracy", "jumps")
-    order = sorted(item.methods.values(), key=lambda own: sum(own.times["best"].costs["cpu"].values()) / len(own.seeds))
+    order = _by_cost(item)
     rows = [
         [
             own.method,
@@ -169,6 +171,11 @@ def _problem(item: Standings) -> Table:
     ]
     targets = ", ".join(f"{name} {value:.4f}" for name, value in item.targets.items())
     return f"{item.problem}: medians; decay {item.decay}; losses to reach: {targets}", columns, rows
+
+
+def _by_cost(item: Standings) -> list[Standing]:
+    """Methods on a problem, the one that is soonest at the hardest target first."""
+    return sorted(item.methods.values(), key=lambda own: sum(own.times["best"].costs["cpu"].values()) / len(own.seeds))
 
 
 def _median(costs: Mapping[int, float]) -> float:
