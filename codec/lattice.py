@@ -137,7 +137,7 @@ class Trial(NamedTuple):
 
 
 def best_offsets(
-    number: npt.NDArray[np.number], total: npt.NDArray[np.float64]
+    number: npt.NDArray[np.number], total: npt.NDArray[np.number]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
     """The offsets of least error, `[offset]`, and the same in cells, 0 for zeros, `[kind]`.
 

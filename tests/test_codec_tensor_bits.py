@@ -67,9 +67,13 @@ def test_the_ideal_length_is_what_the_coder_takes(name):
     encoder = Codec(LAYOUT, CONFIGS[name]).encoder()
     for step, row in enumerate(vectors(6)):
         encoder.encode(row, step)
-    report, body = encoder.last_report, encoder._last.coded.body
+    last = encoder._last
+    assert last is not None
+    assert last.coded is not None
+    report, body = encoder.last_report, last.coded.body
     quantised = body.quantised
-    ideal = encoder._codings[0].ideal_bits(quantised.points, encoder._last.before, quantised.cell_index, body.levels)
+    ideal = encoder._codings[0].ideal_bits(quantised.points, last.before, quantised.cell_index, body.levels)
+    assert ideal is not None
     symbols = sum(encoder.tensor_bits().tensors.values())
     # A count of values for each of three groups, and the stack's last word.
     assert 0 <= report.symbol_bits - symbols <= 3 * 32 + 64

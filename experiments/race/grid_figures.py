@@ -32,9 +32,7 @@ def grid_curves(
         named: methods to tell apart, the most important first; as many as there are looks for. All others are grey.
     """
     looks = [
-        (color, style)
-        for style in STYLES
-        for color, _ in colors([str(index) for index in range(NUM_COLORS)]).values()
+        (color, style) for style in STYLES for color, _ in colors([str(index) for index in range(NUM_COLORS)]).values()
     ]
     told = dict(zip(named, looks, strict=False))
     present = list(dict.fromkeys(row["method"] for row in rows))
