@@ -114,6 +114,7 @@ def test_baselines_are_tuned_before_anything_jumps(tmp_path: Path, pretended: li
     assert [entry.seed for entry in racing] == sorted(entry.seed for entry in racing)
 
 
+@pytest.mark.slow
 def test_rates_beyond_those_given_are_tried_where_the_edge_is_best(
     tmp_path: Path, pretended: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +363,7 @@ def test_methods_run(name: str) -> None:
     assert bool(result["jumps"]["outcomes"]) == (name in ("verified_linear", "blind_linear"))
 
 
+@pytest.mark.slow
 def test_a_schedule_that_advances_with_the_jumps_ends_sooner() -> None:
     """The oracle's five jumps of 50 steps take a linear decay to its end well before the run's, where nothing moves."""
     task = load_task("digits")
