@@ -37,16 +37,16 @@ from torch.nn import functional
 
 from deadreckon.experiments.bootstrap import as_ratio, estimates
 from deadreckon.experiments.classifier import evaluate
-from deadreckon.experiments.race.averages import put, trained
+from deadreckon.experiments.race.averages import holding, trained
 from deadreckon.experiments.race.clock import in_evaluation, spread
 from deadreckon.experiments.race.methods import METHODS
 from deadreckon.experiments.race.optimizers import make_race_optimizer, rate_factor
 from deadreckon.experiments.race.problems import Problem, find_problem
 from deadreckon.experiments.race.scores import SLACK, time_to
 from deadreckon.experiments.tasks import Batches, TaskData, load_task, make_network
-from deadreckon.forecast import Window, layout_of, load_vector, pack
+from deadreckon.forecast import Forecaster, Window, layout_of, load_vector, pack, unpack
 from deadreckon.forecast.graph import trace_graph
-from deadreckon.models import load_pretrained
+from deadreckon.models import load_pretrained, make_forecaster
 
 LINE = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 HORIZONS = (10, 20, 50, 100, 200)
@@ -75,7 +75,13 @@ class Families:
         self.steps: deque[int] = deque(maxlen=ROWS)
         self.loss = loss
         self.graph = trace_graph(network, (sample,))
-        self.forecasters = {name: load_pretrained(name) for name in FORECASTERS}
+        averages = [make_forecaster("lawa", history=count) for count in (2, 4, 8)]
+        trend = make_forecaster("lawa", extrapolate=True, history=8)
+        self.forecasters: dict[str, tuple[Sequence[Forecaster], Sequence[int]]] = {
+            "average": (averages, HORIZONS[:1]),  # which propose the same for every horizon
+            "trend": ([trend], HORIZONS),
+            **{name: ([load_pretrained(name)], HORIZONS) for name in FORECASTERS},
+        }
 
     def candidates(self, family: str) -> Iterator[Tensor]:
         """Vectors to choose from; none while the history is too short."""
@@ -83,21 +89,12 @@ class Families:
             for name in COMBINATIONS:
                 yield from self.candidates(name)
         elif len(self.rows) == ROWS:
-            yield from getattr(self, f"_{family}")() if family not in FORECASTERS else self._forecasts(family)
+            yield from self._forecasts(family) if family in self.forecasters else getattr(self, f"_{family}")()
 
     def _line(self) -> Iterator[Tensor]:
         for back in (2, 5):
             step = self.rows[-1] - self.rows[-1 - back]
             yield from (self.rows[-1] + share * step for share in LINE)
-
-    def _average(self) -> Iterator[Tensor]:
-        yield from (torch.stack(list(self.rows)[-count:]).mean(0) for count in (2, 4, 8))
-
-    def _trend(self) -> Iterator[Tensor]:
-        values = torch.stack(list(self.rows)[-8:])
-        newest, oldest = values[4:].mean(0), values[:4].mean(0)
-        slope = (newest - oldest) / 4
-        yield from (newest + slope * (1.5 + horizon / self.row_every) for horizon in (0, *HORIZONS[:4]))
 
     def _low_rank(self) -> Iterator[Tensor]:
         rows = torch.stack(list(self.rows)[-6:])
@@ -126,15 +123,15 @@ class Families:
         return base + shares.detach() @ directions
 
     def _forecasts(self, family: str) -> Iterator[Tensor]:
-        member = self.forecasters[family]
-        count = member.history
-        window = Window(
-            torch.stack(list(self.rows)[-count:]),
-            torch.tensor(list(self.steps)[-count:]),
-            self.layout,
-            graph=self.graph if member.needs_graph else None,
-        )
-        yield from (forecast.mean for forecast in member.forecast(window, HORIZONS))
+        members, horizons = self.forecasters[family]
+        for member in members:
+            window = Window(
+                torch.stack(list(self.rows)[-member.history :]),
+                torch.tensor(list(self.steps)[-member.history :]),
+                self.layout,
+                graph=self.graph if member.needs_graph else None,
+            )
+            yield from (forecast.mean for forecast in member.forecast(window, horizons))
 
 
 def run(
@@ -154,13 +151,10 @@ def run(
     rates: list[float] = [group["lr"] for group in optimizer.param_groups]
     batches = Batches(task.train, problem.batch_size, steps, seed)
     measured, checked = spread(task.tune, problem.test_samples), spread(task.verify, VERIFY)
-    names = [name for name, value in network.named_parameters() if value.requires_grad]
-    shapes = [value.shape for value in trained(network)]
+    layout = layout_of(network)
 
     def loss_of(vector: Tensor) -> Tensor:
-        pieces = vector.split([shape.numel() for shape in shapes])
-        values = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
-        logits = functional_call(network, values, (checked.inputs,))
+        logits = functional_call(network, unpack(vector, layout), (checked.inputs,))
         return functional.cross_entropy(logits, checked.labels)
 
     families = Families(network, every // ROWS, loss_of, checked.inputs[:2])
@@ -216,11 +210,8 @@ def measured_loss(
     with in_evaluation(optimizer):
         if average is None:
             return evaluate(network, split).loss
-        kept = [value.clone() for value in trained(network)]
-        put(network, average)
-        found = evaluate(network, split).loss
-        put(network, kept)
-        return found
+        with holding(network, average):
+            return evaluate(network, split).loss
 
 
 def ratio(values: Sequence[float]) -> str:

@@ -23,13 +23,12 @@ from .coefficients import Cost
 from .lattice import WIDTHS_PER_OCTAVE, cell_index, cell_width, widest
 from .lattice_contexts import Integers, Port, Reader, Tables, Writer
 from .lattice_points import LARGEST_COORDINATE, cell_scale, fit_offsets, num_offsets, reconstruct
+from .passes import Geometry, Pass
 from .scale_classes import (
     DECAY_SHIFT,
     LOWEST_OCTAVE,
     MEAN_UNIT,
     NUM_CLASSES,
-    Geometry,
-    Pass,
     Progress,
     ScaleClasses,
     class_of,

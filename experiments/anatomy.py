@@ -1,9 +1,8 @@
 """What a stream's packets are made of: bits of each tensor, and how well the entropy coder's model fits.
 
 The stream goes once more through the codec's coder of single coordinates, without prediction: lattice Z, tables by
-scale class.
-A symbol's bits are its ideal code length, the logarithm of one over its table's probability, and the raw bits of an
-escape. Their sum is the length of the packet's coded part but for some bits of rounding.
+scale class. A symbol's bits are its ideal code length, the logarithm of one over its table's probability, and the raw
+bits of an escape. Their sum is the length of the packet's coded part but for some bits of rounding.
 """
 
 from collections.abc import Sequence

@@ -60,7 +60,9 @@ def run(options: RecordOptions) -> None:
             share=options.fit_share,
             seed=options.seed,
         )
-    compression = GradientCompression(CodecConfig(options.codec, nmse=options.nmse)) if options.codec else None
+    # Lattice Z by name, as in `compare`: on small networks the default takes a tenth fewer bits and four times as long.
+    config = CodecConfig(options.codec, lattice="Z", nmse=options.nmse) if options.codec else None
+    compression = GradientCompression(config) if config is not None else None
     ledgered = [item for item in (recorder, online, compression) if item is not None]
     clock, spending = TrainingClock(ledgered), SpendingClock(options.steps)
     logger = make_logger(options.logger, out, "record", asdict(options), options.wandb_mode)

@@ -25,11 +25,10 @@ from deadreckon.codec.activity import (
 )
 from deadreckon.codec.lattice import NUM_WIDTHS
 from deadreckon.codec.modes import Annulus
+from deadreckon.codec.passes import PASSES, Geometry
 from deadreckon.codec.scale_classes import (
     DECAY_SHIFT,
     NUM_CLASSES,
-    PASSES,
-    Geometry,
     ScaleClasses,
     class_of,
     class_priors,

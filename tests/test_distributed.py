@@ -1,50 +1,28 @@
 """The codec between two gloo processes, as a hook of DistributedDataParallel and by itself."""
 
-import json
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from two_ranks import run_ranks
 
 from deadreckon.codec import Codec, CodecConfig, CodecError, ConfigError, EncodeError, StateError
 from deadreckon.codec.distributed import GroupWire, PacketExchange, collect, give_back, register_gradient_codec
 from deadreckon.forecast import layout_of
 
-
-def run_ranks(folder: Path, which: str, codes: tuple[int, int]) -> list[dict]:
-    """What two processes found; see `distributed_peer.py`. They must end with these codes."""
-    script = Path(__file__).with_name("distributed_peer.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(folder), which],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=150)[0].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for rank, (process, code) in enumerate(zip(processes, codes, strict=True)):
-        assert process.returncode == code, f"rank {rank}: {outputs[rank][-3000:]}"
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+PEER = "distributed_peer.py"
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
     """What two processes found, the second of which is killed in the end."""
-    return run_ranks(tmp_path_factory.mktemp("two_processes"), "quick", (0, -signal.SIGKILL))
+    folder = tmp_path_factory.mktemp("two_processes")
+    return run_ranks(PEER, folder, "quick", codes=(0, -signal.SIGKILL))
 
 
 def test_parameters_of_both_ranks_are_equal_after_every_step(ranks):
@@ -122,7 +100,7 @@ def test_unused_parameters(ranks):
 @pytest.mark.slow
 def test_compiled_parts_change_nothing(tmp_path):
     """A network with a compiled part gets the bits of the same network without."""
-    found = run_ranks(tmp_path, "slow", (0, 0))
+    found = run_ranks(PEER, tmp_path, "slow")
     assert all(rank["compiled_equals_plain"] for rank in found)
 
 

@@ -1,10 +1,8 @@
 """GradientCompression and CompressedDDP in two processes, and their configuration from YAML."""
 
 import csv
-import json
 import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
+from two_ranks import run_ranks
 
 from deadreckon.callbacks import CompressedDDP, GradientCompression, ResumeError
 from deadreckon.callbacks.rank_states import gather_states, state_of_rank
@@ -57,25 +56,7 @@ def free_port() -> int:
 def ranks(tmp_path_factory) -> tuple[Path, list[dict]]:
     """What two processes found; see `distributed_peer_lightning.py`."""
     folder = tmp_path_factory.mktemp("lightning_ranks")
-    script = Path(__file__).with_name("distributed_peer_lightning.py")
-    port = str(free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(folder), "all", port],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=280)[0].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for rank, process in enumerate(processes):
-        assert process.returncode == 0, f"rank {rank}: {outputs[rank][-3000:]}"
-    return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return folder, run_ranks("distributed_peer_lightning.py", folder, "all", str(free_port()), seconds=280)
 
 
 @pytest.mark.slow

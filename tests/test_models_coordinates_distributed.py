@@ -1,9 +1,6 @@
 """Reduced coordinates under DistributedDataParallel, in two gloo processes."""
 
 import copy
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from coordinates_peer import MADE, make_module, train
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from two_ranks import run_ranks
 
 from deadreckon.forecast import pack
 from deadreckon.models import ModelError
@@ -25,23 +23,7 @@ KINDS = pytest.mark.parametrize("kind", MADE)
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What two processes found."""
-    folder = tmp_path_factory.mktemp("two_processes")
-    script = Path(__file__).with_name("coordinates_peer.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=150)[0].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for rank, process in enumerate(processes):
-        assert process.returncode == 0, f"rank {rank}: {outputs[rank][-3000:]}"
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    return run_ranks("coordinates_peer.py", tmp_path_factory.mktemp("two_processes"))
 
 
 @pytest.mark.slow

@@ -52,9 +52,9 @@ class Baseline(abc.ABC):
         require_number("feedback_decay", self.feedback_decay, 1e-6, 1.0)
 
     @property
-    @abc.abstractmethod
     def coder_unbiased(self) -> bool:
-        """Whether E C(x) = x over the coder's own randomness, for any x."""
+        """Whether E C(x) = x over the coder's own randomness, for any x; not unless a method says otherwise."""
+        return False
 
     @property
     def unbiased(self) -> bool:

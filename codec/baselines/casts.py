@@ -41,11 +41,6 @@ class _HalfWidth(Baseline):
 
     dtype: ClassVar[torch.dtype]
 
-    @property
-    @override
-    def coder_unbiased(self) -> bool:
-        return False
-
     @override
     def compress(self, vector: FloatVector, layout: Layout, step: int, memory: Memory) -> tuple[bytes, Memory]:
         limit = torch.finfo(self.dtype).max

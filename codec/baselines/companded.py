@@ -48,11 +48,6 @@ class Companded(Baseline):
         require_number("power", self.power, 0.1, 1.0)
         require_whole("bucket", self.bucket, 1, 2**30)
 
-    @property
-    @override
-    def coder_unbiased(self) -> bool:
-        return False
-
     @override
     def compress(self, vector: FloatVector, layout: Layout, step: int, memory: Memory) -> tuple[bytes, Memory]:
         magnitude = np.abs(vector.astype(np.float64))

@@ -16,7 +16,7 @@ from ..packet import MAX_STEP
 from ..varint import read_varint, write_varint
 from .base import Baseline, FloatVector, Memory, require_choice, require_whole
 from .randomness import signs
-from .rotation import SMALLEST_CHUNK, Chunk, chunks_of, hadamard
+from .rotation import Chunk, chunks_of, hadamard, require_chunk
 from .wire import read_fields, read_floats, require_end, write_fields, write_floats
 
 
@@ -56,9 +56,7 @@ class Eden(Baseline):
         super().__post_init__()
         require_whole("bits", self.bits, 1, 4)
         require_choice("scale", self.scale, ("unbiased", "mse"))
-        require_whole("chunk", self.chunk, SMALLEST_CHUNK, 2**30)
-        if self.chunk & (self.chunk - 1):
-            require_choice("chunk", self.chunk, ("a power of two",))
+        require_chunk(self.chunk)
         require_whole("seed", self.seed, 0, 2**63 - 1)
 
     @property

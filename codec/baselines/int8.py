@@ -38,11 +38,6 @@ class Int8(Baseline):
         super().__post_init__()
         require_whole("block", self.block, 1, 2**30)
 
-    @property
-    @override
-    def coder_unbiased(self) -> bool:
-        return False
-
     @override
     def compress(self, vector: FloatVector, layout: Layout, step: int, memory: Memory) -> tuple[bytes, Memory]:
         starts = np.arange(0, len(vector), self.block)

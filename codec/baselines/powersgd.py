@@ -42,11 +42,6 @@ class PowerSGD(Baseline):
         require_whole("rank", self.rank, 1, 2**16)
         require_whole("seed", self.seed, 0, 2**63 - 1)
 
-    @property
-    @override
-    def coder_unbiased(self) -> bool:
-        return False
-
     @override
     def initial(self, layout: Layout) -> Memory:
         generator = np.random.default_rng(self.seed)

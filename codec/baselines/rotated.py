@@ -13,9 +13,9 @@ from ..errors import PacketError
 from ..lattice import NUM_OFFSETS, NUM_WIDTHS, Quantiser, cell_index, point
 from ..packet import MAX_STEP
 from ..varint import read_varint, write_varint
-from .base import Baseline, FloatVector, Memory, require_choice, require_number, require_whole
+from .base import Baseline, FloatVector, Memory, require_number, require_whole
 from .randomness import signs
-from .rotation import SMALLEST_CHUNK, Chunk, chunks_of, hadamard
+from .rotation import Chunk, chunks_of, hadamard, require_chunk
 from .wire import (
     SymbolReader,
     SymbolWriter,
@@ -63,15 +63,8 @@ class RotatedIntegers(Baseline):
         super().__post_init__()
         require_number("nmse", self.nmse, 1e-8, 0.999)
         require_number("dead_zone", self.dead_zone, 0.0, 0.499)
-        require_whole("chunk", self.chunk, SMALLEST_CHUNK, 2**30)
-        if self.chunk & (self.chunk - 1):
-            require_choice("chunk", self.chunk, ("a power of two",))
+        require_chunk(self.chunk)
         require_whole("seed", self.seed, 0, 2**63 - 1)
-
-    @property
-    @override
-    def coder_unbiased(self) -> bool:
-        return False
 
     @override
     def compress(self, vector: FloatVector, layout: Layout, step: int, memory: Memory) -> tuple[bytes, Memory]:

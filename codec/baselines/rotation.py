@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .base import require_choice, require_whole
+
 SMALLEST_CHUNK = 128
 
 
@@ -30,6 +32,17 @@ class Chunk(NamedTuple):
     size: int
     place: int
     padded: int
+
+
+def require_chunk(chunk: int) -> None:
+    """Refuse a largest chunk that no rotation has.
+
+    Raises:
+        ConfigError: if it is no power of two from 128 to 2^30.
+    """
+    require_whole("chunk", chunk, SMALLEST_CHUNK, 2**30)
+    if chunk & (chunk - 1):
+        require_choice("chunk", chunk, ("a power of two",))
 
 
 def chunks_of(size: int, largest: int) -> tuple[Chunk, ...]:

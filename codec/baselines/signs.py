@@ -28,11 +28,6 @@ class ScaledSign(Baseline):
     name: ClassVar[str] = "sign"
     feedback: str = "classic"
 
-    @property
-    @override
-    def coder_unbiased(self) -> bool:
-        return False
-
     @override
     def compress(self, vector: FloatVector, layout: Layout, step: int, memory: Memory) -> tuple[bytes, Memory]:
         scales = [np.abs(vector[spec.span]).mean(dtype=np.float64) for spec in layout if spec.numel]
@@ -76,11 +71,6 @@ class SignSGD(Baseline):
         super().__post_init__()
         if self.scale is not None:
             require_number("scale", self.scale, 1e-30, 1e30)
-
-    @property
-    @override
-    def coder_unbiased(self) -> bool:
-        return False
 
     @override
     def compress(self, vector: FloatVector, layout: Layout, step: int, memory: Memory) -> tuple[bytes, Memory]:

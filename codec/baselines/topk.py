@@ -58,11 +58,6 @@ class TopK(Baseline):
                 f"got {self.feedback!r}."
             )
 
-    @property
-    @override
-    def coder_unbiased(self) -> bool:
-        return False
-
     @override
     def initial(self, layout: Layout) -> Memory:
         return (np.zeros(layout.size, np.float32),) if self.momentum else ()

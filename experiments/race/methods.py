@@ -13,7 +13,6 @@ RATES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
 SGD_RATES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 MUON_RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 AUON_RATES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
-MEMORY_RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 SHARES = (1.0, 0.6, 0.35, 0.2)  # of the steps allowed, at whose end a decay is over
 DECAY = "decay"  # stands for whichever decay was tuned best on a problem
 BEST = "best"  # stands for whichever baseline was soonest at the hardest target when it was tuned
@@ -134,7 +133,7 @@ _BASELINES = (
         choices={"rate": MUON_RATES, "adam_rate": (0.002, 0.008), "decay": (0.9, 0.95, 0.98)},
     ),
     Method("auon", optimizer="auon", choices={"rate": AUON_RATES, "adam_rate": (0.002, 0.008)}),
-    Method("adaptive_memory", optimizer="adaptive_memory", choices={"rate": MEMORY_RATES, "pull": (0.1, 1.0)}),
+    Method("adaptive_memory", optimizer="adaptive_memory", choices={"rate": MUON_RATES, "pull": (0.1, 1.0)}),
     Method("adan", optimizer="adan", choices={"rate": (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)}),
     Method("adamp", optimizer="adamp", choices=_RATE),
 )
