@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from codec_tables import provenance, report
 from link_rank import DEVICE, OURS, PROBLEMS, SWITCH
@@ -66,6 +66,7 @@ def measure(
     methods: Sequence[str],
     links: Sequence[float],
     count: int | None = None,
+    num_seeds: int = 1,
 ) -> Any:
     """What all ranks wrote."""
     plan = {
@@ -75,6 +76,7 @@ def measure(
         "methods": list(methods),
         "links": list(links),
         "count": count,
+        "seeds": list(range(num_seeds)),
         "address": f"tcp://10.77.0.1:{PORT}",
     }
     environment = os.environ | {"GLOO_SOCKET_IFNAME": DEVICE, "OMP_NUM_THREADS": "1"}
@@ -136,9 +138,7 @@ def tables(steps: list[dict[str, Any]], targets: list[dict[str, Any]]) -> list[s
         for problem in PROBLEMS:
             mine = [row for row in steps if row["problem"] == problem and row["ranks"] == ranks]
             if any("compute" in row for row in mine):
-                lines += table(
-                    mine, {row["method"]: row for row in targets if row["problem"] == problem and row["ranks"] == ranks}
-                )
+                lines += table(mine, [row for row in targets if row["problem"] == problem and row["ranks"] == ranks])
     return lines + shard_table(steps)
 
 
@@ -173,26 +173,51 @@ def steps_to(row: dict[str, Any], target: float) -> int | None:
     return None
 
 
-def table(rows: list[dict[str, Any]], targets: dict[str, dict[str, Any]]) -> list[str]:
+class Reached(NamedTuple):
+    """What a method's runs came to, means over seeds.
+
+    Attributes:
+        steps: to the target; `None` where a run did not reach it.
+        final: accuracy at the end.
+        num_seeds: how many runs.
+    """
+
+    steps: float | None
+    final: float
+    num_seeds: int
+
+
+def reached(targets: list[dict[str, Any]]) -> tuple[dict[str, Reached], float]:
+    """Of each method, and the mean target: for each seed `TARGET` of what plain DDP ends with."""
+    wanted = {row["seed"]: TARGET * final_accuracy(row) for row in targets if row["method"] == "plain"}
+    found: dict[str, Reached] = {}
+    for method in {row["method"] for row in targets}:
+        mine = [row for row in targets if row["method"] == method and row["seed"] in wanted]
+        steps = [steps_to(row, wanted[row["seed"]]) for row in mine]
+        if mine:
+            mean = None if None in steps else statistics.mean(count for count in steps if count is not None)
+            found[method] = Reached(mean, statistics.mean(map(final_accuracy, mine)), len(mine))
+    return found, statistics.mean(wanted.values()) if wanted else float("nan")
+
+
+def table(rows: list[dict[str, Any]], targets: list[dict[str, Any]]) -> list[str]:
     """One problem's."""
     first = rows[0]
     problem = PROBLEMS[first["problem"]]
     compute = next(row["compute"] for row in rows if "compute" in row)
     plain = next(row for row in rows if row["method"] == "plain")
-    target = TARGET * final_accuracy(targets["plain"]) if "plain" in targets else float("nan")
-    plain_steps = steps_to(targets["plain"], target) if "plain" in targets else None
+    runs, target = reached(targets)
+    plain_steps = runs["plain"].steps if "plain" in runs else None
     lines = [
         "",
         f"{first['problem']}: {problem.task}, {first['size']:,} parameters, {first['ranks']} ranks, batch "
         f"{problem.batch} a rank; a step without exchange {1e3 * compute:.1f} ms; target accuracy {target:.1%}",
-        f"  {'':17s}{'steps to':>9s}{'final':>7s}   ms a step, and times faster to the target than plain"
+        f"  {'':17s}{'steps to':>9s}{'final':>7s}{'seeds':>6s}   ms a step, and times faster to the target than plain"
         " (of the ceiling that compute allows)",
-        f"  {'':17s}{'target':>9s}{'acc. %':>7s}   " + "".join(f"{name:>24s}" for name in LINKS),
+        f"  {'':17s}{'target':>9s}{'acc. %':>7s}{'':6s}   " + "".join(f"{name:>24s}" for name in LINKS),
     ]
     for row in rows:
-        measured = targets.get(row["method"])
-        count = steps_to(measured, target) if measured else None
-        final = final_accuracy(measured) if measured else None
+        count, final, num_seeds = runs.get(row["method"], Reached(None, float("nan"), 0))
         cells = []
         for link in LINKS.values():
             if link not in row["links"]:
@@ -202,9 +227,9 @@ def table(rows: list[dict[str, Any]], targets: dict[str, dict[str, Any]]) -> lis
             ratio = whole * plain_steps / (seconds * count) if count and plain_steps else float("nan")
             share = ratio / (whole / compute)
             cells.append(f"{1e3 * seconds:10.1f}{ratio:7.2f} ({share:4.2f})")
-        counted = f"{count:9d}" if count else f"{'none':>9s}"
-        ended = f"{100 * final:7.1f}" if final is not None else f"{'':>7s}"
-        lines.append(f"  {row['method']:17s}{counted}{ended}   " + "".join(cells))
+        counted = f"{count:9.0f}" if count else f"{'none' if num_seeds else '':>9s}"
+        ended = f"{100 * final:7.1f}" if num_seeds else f"{'':>7s}"
+        lines.append(f"  {row['method']:17s}{counted}{ended}{num_seeds:6d}   " + "".join(cells))
     lines += [
         "  CPU ms of a step by link; bytes a step and rank from the interface's counters; ours counted, and the ratio"
     ]
@@ -228,6 +253,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", choices=tuple(PROBLEMS), default=tuple(PROBLEMS))
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--links", nargs="+", choices=tuple(LINKS), default=tuple(reversed(LINKS)))
+    parser.add_argument("--seeds", type=int, default=1, help="for `target`: networks and batches")
     parser.add_argument("--count", type=int, help="of timed steps; fewer where only bytes matter")
     parser.add_argument("--json", type=Path, help="file for what was measured")
     parser.add_argument("--text", type=Path, help="file for the table, which is printed anyway")
@@ -238,7 +264,9 @@ def main() -> None:
         return
     links = [LINKS[name] for name in arguments.links]
     before = os.getloadavg()[0]
-    found = measure(arguments.what, arguments.ranks, arguments.problems, arguments.methods, links, arguments.count)
+    seeds = arguments.seeds if arguments.what == "target" else 1
+    plan = (arguments.problems, arguments.methods, links, arguments.count, seeds)
+    found = measure(arguments.what, arguments.ranks, *plan)
     if arguments.json is not None:
         load = before, os.getloadavg()[0]
         arguments.json.write_text(json.dumps({"about": provenance(), "load": load, "ranks": found}))

@@ -208,9 +208,18 @@ class Encoder(Endpoint):
         Raises:
             EncodeError: before the first packet.
         """
+        return self.decoded.clone()
+
+    @property
+    def decoded(self) -> Tensor:
+        """`reconstruction` without the copy: the codec's own memory, only to be read.
+
+        Raises:
+            EncodeError: before the first packet.
+        """
         if self._reconstruction is None:
             raise EncodeError("Nothing has been encoded yet.")
-        return self._reconstruction.clone()
+        return self._reconstruction
 
     @property
     def last_report(self) -> EncodeReport:

@@ -206,7 +206,9 @@ class Leaky(ErrorFeedback):
 
     @override
     def _owed(self, corrected: FloatVector, decoded: FloatVector) -> FloatVector:
-        return np.float32(self.decay) * (corrected - decoded)
+        owed = corrected - decoded
+        owed *= np.float32(self.decay)
+        return owed
 
 
 def feedback_names() -> tuple[str, ...]:

@@ -72,14 +72,17 @@ class PacketExchange(Aggregation):
             raise
         packets = self._gather(packet)
         self.last_nmse = self.encoder.last_report.nmse
-        total = self._decoded(0, packets[0])
-        for rank, received in enumerate(packets[1:], 1):
+        first = self._decoded(0, packets[0])
+        if self.num_ranks == 1:
+            return first.clone()
+        total = first + self._decoded(1, packets[1])  # a new vector: either may be the encoder's own memory
+        for rank, received in enumerate(packets[2:], 2):
             total += self._decoded(rank, received)
         return total.div_(self.num_ranks)
 
     def _decoded(self, rank: int, packet: bytes) -> Tensor:
-        """A rank's vector, `[param]`; the own packet decodes to what the encoder knows already."""
-        return self.encoder.reconstruction if rank == self.wire.rank else self.decoders[rank].decode(packet)
+        """A rank's vector, `[param]`, only to be read; the own packet decodes to what the encoder knows already."""
+        return self.encoder.decoded if rank == self.wire.rank else self.decoders[rank].decode(packet)
 
     def _gather(self, packet: bytes) -> list[bytes]:
         """Every rank's packet, in rank order."""

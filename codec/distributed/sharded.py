@@ -125,7 +125,7 @@ class ShardedExchange(Aggregation):
         copies = [packet if other != rank else b"" for other in range(size)]
         from_servers = self._scatter(copies, None, "the mean of its shard", problem)
         result = torch.empty(self.layout.size)
-        result[self.own_span] = self.server.reconstruction
+        result[self.own_span] = self.server.decoded
         for other, decoder in self._from_servers.items():
             result[self._spans[other]] = decoder.decode(from_servers[other])
         return result
