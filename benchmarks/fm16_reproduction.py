@@ -12,17 +12,20 @@ pass over them ends with the first error too many.
     python benchmarks/fm16_reproduction.py --checkpoint nino_no_posw.pt --work FOLDER --seconds 280
 
 goes on for so long where the last call stopped; call it until it says that all is done. `--report` prints the table.
+`--arms adamw_linear` runs, in a folder of its own, what the published comparison lacks: the same AdamW with its rate
+decaying linearly to 0, over a horizon and from a rate that are chosen with seed 100, which is not used otherwise.
 Several processes may share the folder: with `--workers 2 --worker 0` only even seeds are done, with `--worker 1` odd
 ones.
 """
 
 import argparse
+import itertools
 import json
 import math
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +36,7 @@ from deadreckon.forecast import Layout, Window, load_vector, pack
 from deadreckon.forecast.graph import NeuralGraph, trace_graph
 from deadreckon.models import ReleasedNiNo, load_released_nino
 
-PLAIN, NINO = "adamw_constant", "nino_blind"
+PLAIN, NINO, DECAY = "adamw_constant", "nino_blind", "adamw_linear"
 TARGET = 0.895
 PUBLISHED = {PLAIN: 8606, NINO: 4582}
 FAILURE = 20_000  # steps that a run which never got there counts as, as published
@@ -42,6 +45,18 @@ PERIOD, SPACING, JUMPS = 1000, 200, 10
 RATE, BATCH = 0.006, 128
 CHUNK = 250  # test samples looked at together
 EVERY = 50
+DECAYS = [(rate, horizon) for horizon in (1500, 2500, 4000) for rate in (0.006, 0.012)]
+TUNING_SEED = 100
+
+
+class Case(NamedTuple):
+    """One run: the arm, the seed, how often the test set is looked at, the rate, and after how many steps it is 0."""
+
+    arm: str
+    seed: int
+    every: int = EVERY
+    rate: float = RATE
+    horizon: int = 0
 
 
 def horizons() -> list[int]:
@@ -81,12 +96,12 @@ def channels_last(images: Tensor) -> Tensor:
 class Run:
     """One run, which can be put down and taken up again between any two steps."""
 
-    def __init__(self, arm: str, seed: int, every: int, train: Split, test: Split, forecaster: ReleasedNiNo) -> None:
-        self.arm, self.seed, self.every = arm, seed, every
-        network = make_network("conv", load_task_once(), seed)
+    def __init__(self, case: Case, train: Split, test: Split, forecaster: ReleasedNiNo) -> None:
+        self.case, self.arm, self.every = case, case.arm, case.every
+        network = make_network("conv", load_task_once(), case.seed)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=RATE, weight_decay=0.0)
-        self.batches = Batches(train, BATCH, LIMIT, seed)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=case.rate, weight_decay=0.0)
+        self.batches = Batches(train, BATCH, LIMIT, case.seed)
         self.target = Target(test)
         self.forecaster = forecaster
         self.step, self.cpu_seconds, self.reached = 0, 0.0, False
@@ -97,7 +112,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.reached or self.step >= LIMIT
+        return self.reached or self.step >= (self.case.horizon or LIMIT)
 
     def advance(self) -> None:
         """One optimiser step, or the jump in its place, and a look at the test set where it is due."""
@@ -108,6 +123,8 @@ class Run:
             self._jump(horizons()[self.step // PERIOD])
         else:
             inputs, labels = self.batches[self.step]
+            if self.case.horizon:
+                self.optimizer.param_groups[0]["lr"] = self.case.rate * (1 - self.step / self.case.horizon)
             self.optimizer.zero_grad()
             functional.cross_entropy(self.network(channels_last(inputs)), labels).backward()
             self.optimizer.step()
@@ -162,22 +179,44 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def steps_of(row: dict[str, Any]) -> int:
+    """To the target; `FAILURE` where it was not reached."""
+    return row["steps"] if row["reached"] else FAILURE
+
+
 def report(rows: list[dict[str, Any]]) -> None:
     """Medians beside the published ones."""
     for every in sorted({row["every"] for row in rows}, reverse=True):
         print(f"Test accuracy looked at every {every} steps:")
-        for arm in (PLAIN, NINO):
-            own = sorted((row for row in rows if row["arm"] == arm and row["every"] == every), key=lambda r: r["seed"])
+        for arm in (PLAIN, NINO, DECAY):
+            own = [row for row in rows if row["arm"] == arm and row["every"] == every and row["seed"] != TUNING_SEED]
             if not own:
                 continue
-            counts = [row["steps"] if row["reached"] else FAILURE for row in own]
+            own.sort(key=lambda row: row["seed"])
+            counts = [steps_of(row) for row in own]
             seconds = statistics.median(row["cpu_seconds"] for row in own)
             median = statistics.median(counts)
+            told = f" (published {PUBLISHED[arm]}, ratio {median / PUBLISHED[arm]:.2f})" if arm in PUBLISHED else ""
             print(
                 f"  {arm:15s} {len(own):2d} seeds, {sum(row['reached'] for row in own)} reached {TARGET:.1%}; median "
-                f"{median:.0f} steps (published {PUBLISHED[arm]}, ratio {median / PUBLISHED[arm]:.2f}), {seconds:.0f} "
-                f"CPU s; each: {' '.join(map(str, counts))}"
+                f"{median:.0f} steps{told}, {seconds:.0f} CPU s; each: {' '.join(map(str, counts))}"
             )
+    for row in rows:
+        if row["seed"] == TUNING_SEED:
+            ended = f"reached at {row['steps']}" if row["reached"] else "not reached"
+            print(f"  tuning: rate {row['rate']:g} to 0 at step {row['horizon']}: {ended}")
+
+
+def planned(arm: str, num_seeds: int, rows: list[dict[str, Any]]) -> list[Case]:
+    """All runs of an arm, as far as they are known."""
+    if arm != DECAY:
+        return [Case(arm, seed) for seed in range(num_seeds)]
+    tuning = [Case(arm, TUNING_SEED, rate=rate, horizon=horizon) for rate, horizon in DECAYS]
+    told = [row for row in rows if row["arm"] == arm and row["seed"] == TUNING_SEED]
+    if len(told) < len(tuning):
+        return tuning
+    best = min(told, key=steps_of)
+    return [*tuning, *(Case(arm, seed, rate=best["rate"], horizon=best["horizon"]) for seed in range(num_seeds))]
 
 
 def main() -> None:
@@ -189,6 +228,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--worker", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--arms", nargs="+", choices=(PLAIN, NINO, DECAY), default=(NINO, PLAIN))
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     work = Path(options.work)
@@ -204,16 +244,17 @@ def main() -> None:
     parts = (task.train, task.verify, task.tune)
     train = Split(torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts]))
     forecaster = load_released_nino(options.checkpoint, SPACING, "released")
-    plan = [(arm, seed, EVERY) for seed in range(options.seeds) for arm in (NINO, PLAIN)]
-    plan += [(arm, 0, 1) for arm in (NINO, PLAIN)]
-    plan = [item for item in plan if item[1] % options.workers == options.worker]
     while time.monotonic() - begin < options.seconds:
-        done = {(row["arm"], row["seed"], row["every"]) for row in read_rows(results)}
-        left = [item for item in plan if item not in done]
+        rows = read_rows(results)
+        arms = [planned(arm, options.seeds, rows) for arm in options.arms]
+        plan = [case for group in itertools.zip_longest(*arms) for case in group if case is not None]
+        plan += [Case(arm, 0, 1) for arm in options.arms if arm != DECAY]
+        done = {Case(**{name: row[name] for name in Case._fields if name in row}) for row in rows}
+        left = [case for case in plan if case.seed % options.workers == options.worker and case not in done]
         if not left:
             print("All is done.")
             return
-        run = Run(*left[0], train, task.test, forecaster)
+        run = Run(left[0], train, task.test, forecaster)
         if state.exists():
             run.load(state)
         while not run.finished and time.monotonic() - begin < options.seconds:
@@ -222,8 +263,8 @@ def main() -> None:
             run.save(state)
             return
         state.unlink(missing_ok=True)
-        row = {"arm": run.arm, "seed": run.seed, "every": run.every, "reached": run.reached, "steps": run.step}
-        row |= {"cpu_seconds": round(run.cpu_seconds, 2)}
+        row = run.case._asdict() | {"reached": run.reached, "steps": run.step}
+        row["cpu_seconds"] = round(run.cpu_seconds, 2)
         with results.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
