@@ -67,22 +67,17 @@ PROBLEMS = {
 }
 
 
-def fast(bits: float, feedback: str = "classic") -> CodecConfig:
-    """The fast settings: runs of zeros, no search, no prediction, and error feedback."""
-    return CodecConfig("none", entropy="runs", hold="mean_rate", bits=bits, feedback=feedback)
-
-
 OURS = {
-    "all_gather 0.5": (fast(0.5), ExchangeConfig("all_gather", check_every=0)),
-    "all_gather 0.2": (fast(0.2), ExchangeConfig("all_gather", check_every=0)),
-    "all_gather 0.1": (fast(0.1), ExchangeConfig("all_gather", check_every=0)),
-    "leaky 0.5": (fast(0.5, "leaky"), ExchangeConfig("all_gather", check_every=0)),
-    "leaky 0.3": (fast(0.3, "leaky"), ExchangeConfig("all_gather", check_every=0)),
-    "leaky shards 0.5": (fast(0.5, "leaky"), ExchangeConfig("sharded", check_every=0)),
-    "sharded 0.5": (fast(0.5), ExchangeConfig("sharded", check_every=0)),
-    "sharded 0.2": (fast(0.2), ExchangeConfig("sharded", check_every=0)),
-    "lattice_sum L=1": (fast(0.5), ExchangeConfig("lattice_sum", levels=1, check_every=0)),
-    "lattice_sum L=7": (fast(0.5), ExchangeConfig("lattice_sum", levels=7, check_every=0)),
+    "all_gather 0.5": (CodecConfig.fast(0.5, "classic"), ExchangeConfig("all_gather", check_every=0)),
+    "all_gather 0.2": (CodecConfig.fast(0.2, "classic"), ExchangeConfig("all_gather", check_every=0)),
+    "all_gather 0.1": (CodecConfig.fast(0.1, "classic"), ExchangeConfig("all_gather", check_every=0)),
+    "leaky 0.5": (CodecConfig.fast(0.5), ExchangeConfig("all_gather", check_every=0)),
+    "leaky 0.3": (CodecConfig.fast(0.3), ExchangeConfig("all_gather", check_every=0)),
+    "leaky shards 0.5": (CodecConfig.fast(0.5), ExchangeConfig("sharded", check_every=0)),
+    "sharded 0.5": (CodecConfig.fast(0.5, "classic"), ExchangeConfig("sharded", check_every=0)),
+    "sharded 0.2": (CodecConfig.fast(0.2, "classic"), ExchangeConfig("sharded", check_every=0)),
+    "lattice_sum L=1": (CodecConfig.fast(0.5, "classic"), ExchangeConfig("lattice_sum", levels=1, check_every=0)),
+    "lattice_sum L=7": (CodecConfig.fast(0.5, "classic"), ExchangeConfig("lattice_sum", levels=7, check_every=0)),
     "default": (CodecConfig(lattice="Z", feedback="classic"), ExchangeConfig("all_gather", check_every=0)),
 }
 

@@ -41,7 +41,7 @@ def settings() -> dict[str, CodecConfig | None]:
 
 
 def _changed(bits: float, **changes: Any) -> CodecConfig:
-    return CodecConfig("none", entropy="runs", hold="mean_rate", bits=bits, **changes)
+    return replace(CodecConfig.fast(bits, "off"), **changes)
 
 
 def train(config: CodecConfig | None, num_ranks: int, seed: int) -> tuple[list[tuple[int, float]], float]:

@@ -139,6 +139,23 @@ class CodecConfig:
                 "same error. Leave `feedback` off."
             )
 
+    @classmethod
+    def fast(cls, bits: float = 0.3, feedback: str = "leaky") -> "CodecConfig":
+        """Settings for a training step that waits for the packet: no prediction, no search, runs of zeros.
+
+        A million coordinates of a gradient take about 10 ms to encode and 6 to decode on one core, a sixtieth of the
+        time of the default settings, which spend it on fewer bits for the same error.
+
+        Args:
+            bits: a coordinate, the mean over packets.
+            feedback: what becomes of the error. `leaky` is for Adam and its like, to whose second moment errors that
+                arrive late do harm; `classic`, which loses nothing, is for SGD.
+
+        Raises:
+            ConfigError: if the rate is out of range or the rule unknown.
+        """
+        return cls("none", entropy="runs", hold="mean_rate", bits=bits, feedback=feedback)
+
     @property
     def lattices(self) -> tuple[str, ...]:
         """The lattices that packets may be in; more than one only where `auto` has a choice."""

@@ -22,7 +22,7 @@ from deadreckon.experiments.tasks import load_task
 from deadreckon.forecast import pack
 
 # What a packet loses is added to the next gradient; `all_gather` suits up to about four processes.
-HALF_A_BIT = CodecConfig("none", entropy="runs", hold="mean_rate", bits=0.5, feedback="classic")
+HALF_A_BIT = CodecConfig.fast(bits=0.5, feedback="classic")
 
 
 class Digits(pl.LightningModule):

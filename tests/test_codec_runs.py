@@ -33,6 +33,18 @@ def test_decoder_returns_the_encoders_reconstruction(layout, nmse, predictor):
         assert error <= nmse * energy * (1 + 1e-12)
 
 
+@pytest.mark.parametrize(("bits", "feedback"), [(0.3, "leaky"), (1.0, "classic")])
+def test_the_fast_settings_hold_their_rate_and_owe_their_error(bits, feedback):
+    """Over 60 packets the mean rate is as asked within 6 %, nothing is predicted, and errors are owed."""
+    rows, layout = gradient_stream(60)
+    config = CodecConfig.fast(bits, feedback)
+    encoder = Codec(layout, config).encoder()
+    total = sum(8 * len(encoder.encode(row, step)) for step, row in enumerate(rows))
+    assert total / len(rows) / layout.size == pytest.approx(bits, rel=0.06)
+    assert (config.entropy, config.predictor, config.lattices) == ("runs", "none", ("Z",))
+    assert encoder.state_dict()["feedback.residual"].abs().sum() > 0
+
+
 def test_points_round_trip_whatever_they_are():
     """Places and values of every size come back, from both ends of tensors and of groups."""
     coding = RunCoding(MIXED, None)
