@@ -31,7 +31,7 @@ from deadreckon.forecast import layout_of, pack
 
 NUM_STEPS = 50
 NAN_STEP = 20
-CONFIG = CodecConfig("fitted", nmse=0.1)
+CONFIG = CodecConfig("fitted", "Z", nmse=0.1)
 
 
 def make_net(channels: int = 8) -> nn.Sequential:
@@ -148,7 +148,7 @@ def scaled(rank: int) -> dict:
     found = []
     for scales in ((1.0, 1.0, 1.0), (1024.0, 256.0, 512.0)):
         ddp = DistributedDataParallel(make_net(), bucket_cap_mb=0.001)
-        state = register_gradient_codec(ddp, CodecConfig("fitted", nmse=0.5, feedback="classic"))
+        state = register_gradient_codec(ddp, CodecConfig("fitted", "Z", nmse=0.5, feedback="classic"))
         gradients = [step_of(ddp, state, rank, scale) for scale in scales][-1]
         found.append([value.clone() / scales[-1] for value in gradients.values() if value is not None])
     return {"scale_undone": all(torch.equal(one, other) for one, other in zip(*found, strict=True))}
@@ -157,7 +157,7 @@ def scaled(rank: int) -> dict:
 def half(rank: int) -> dict:
     """A network in bfloat16 trains to equal parameters."""
     ddp = DistributedDataParallel(make_net().to(torch.bfloat16), bucket_cap_mb=0.001)
-    state = register_gradient_codec(ddp, CodecConfig("none", nmse=0.1))
+    state = register_gradient_codec(ddp, CodecConfig("none", "Z", nmse=0.1))
     optimizer = torch.optim.SGD(ddp.parameters(), 0.1)
     for images, labels in batches(rank)[:4]:
         optimizer.zero_grad()
@@ -201,7 +201,7 @@ def compiled(rank: int) -> dict:
             assert isinstance(part, nn.Module)
             net.register_module("4", part)
         ddp = DistributedDataParallel(net, bucket_cap_mb=1)
-        state = register_gradient_codec(ddp, CodecConfig("none", nmse=0.1))
+        state = register_gradient_codec(ddp, CodecConfig("none", "Z", nmse=0.1))
         gradients = [step_of(ddp, state, rank) for _ in range(3)][-1]
         sums.append([value for value in gradients.values() if value is not None])
     return {"compiled_equals_plain": all(torch.equal(one, other) for one, other in zip(*sums, strict=True))}
@@ -210,7 +210,7 @@ def compiled(rank: int) -> dict:
 def joined(rank: int) -> dict:
     """Rank 0 has five batches, rank 1 three; afterwards both have rank 0's parameters."""
     ddp = DistributedDataParallel(make_net(), bucket_cap_mb=0.001)
-    state = register_gradient_codec(ddp, CodecConfig("none", nmse=0.1, feedback="classic"))
+    state = register_gradient_codec(ddp, CodecConfig("none", "Z", nmse=0.1, feedback="classic"))
     optimizer = torch.optim.SGD(ddp.parameters(), 0.1)
     with ddp.join():
         for images, labels in batches(rank)[: 5 - 2 * rank]:
@@ -226,7 +226,7 @@ def differing(rank: int) -> dict:
     for heals in (True, False):
         exchange = ExchangeConfig(check_every=2, on_difference="heal" if heals else "raise")
         ddp = DistributedDataParallel(make_net(), bucket_cap_mb=0.001)
-        state = register_gradient_codec(ddp, CodecConfig("none", nmse=0.1), exchange=exchange)
+        state = register_gradient_codec(ddp, CodecConfig("none", "Z", nmse=0.1), exchange=exchange)
         step_of(ddp, state, rank)
         if rank == 1:
             with torch.no_grad():
@@ -263,7 +263,7 @@ def refused(rank: int) -> dict:
     messages = {}
     ddp = DistributedDataParallel(make_net())
     attempts = {
-        "configuration": lambda: register_gradient_codec(ddp, CodecConfig(nmse=0.1 + 0.1 * rank)),
+        "configuration": lambda: register_gradient_codec(ddp, CodecConfig(lattice="Z", nmse=0.1 + 0.1 * rank)),
         "layout": lambda: PacketExchange(Codec(layout_of(make_net(8 + rank))), GroupWire()),
         "exchange": lambda: register_gradient_codec(
             ddp, exchange=ExchangeConfig("sharded" if rank == 0 else "lattice_sum")

@@ -24,7 +24,7 @@ from deadreckon.experiments.tasks import Batches, Split
 from deadreckon.forecast import pack
 
 NUM_STEPS = 12
-OWING = CodecConfig("fitted", nmse=0.5, feedback="classic")
+OWING = CodecConfig("fitted", "Z", nmse=0.5, feedback="classic")
 
 
 class Small(pl.LightningModule):

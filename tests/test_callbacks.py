@@ -32,7 +32,7 @@ from deadreckon.forecast.jump import JumpPolicy, Outcome
 from deadreckon.models import make_forecaster
 
 ALL = ("hold", "linear", "learned_linear", "neural_ode")
-CONFIG = CodecConfig("fitted", nmse=0.1)
+CONFIG = CodecConfig("fitted", "Z", nmse=0.1)
 OWING = CodecConfig("fitted", nmse=0.5, entropy="runs", hold="mean_rate", bits=0.7, feedback="classic")
 
 
@@ -309,7 +309,7 @@ class Seen(pl.Callback):
 @pytest.mark.parametrize("clip", [None, 0.05])
 def test_the_optimiser_works_with_what_a_receiver_would_have(clip: float | None) -> None:
     """The gradient is coded before clipping: what is used is the decoded one, within the asked error, then clipped."""
-    seen, compression = Seen(), GradientCompression(CodecConfig("none", nmse=0.1))
+    seen, compression = Seen(), GradientCompression(CodecConfig("none", "Z", nmse=0.1))
     fit([compression, seen], gradient_clip_val=clip)
     for raw, used in zip(seen.raw, seen.used, strict=True):
         assert not torch.equal(raw, used)
@@ -373,7 +373,7 @@ def test_one_rate_cannot_speak_for_several() -> None:
 
 def test_bits_and_error_are_logged(tmp_path: Path) -> None:
     """Both means over the run reach the logger, and the error is that of the packets."""
-    seen, compression = Seen(), GradientCompression(CodecConfig(nmse=0.1))
+    seen, compression = Seen(), GradientCompression(CodecConfig(lattice="Z", nmse=0.1))
     logger = CSVLogger(tmp_path, name="", version="csv")
     fit([compression, seen], num_steps=10, logger=logger, log_every_n_steps=10)
     logger.save()

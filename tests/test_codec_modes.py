@@ -206,7 +206,7 @@ def test_scalar_sends_no_vector_of_a_tensor_that_is_predicted():
 def test_levels_that_would_break_the_bound_are_dropped():
     """Where tensors without a vector would leave more than `nmse`, all are coded as if there were no policy."""
     rows = _half_predictable()
-    config = CodecConfig("none", nmse=0.1)
+    config = CodecConfig("none", "Z", nmse=0.1)
     for levels, report, _ in encode(dataclasses.replace(config, modes=Scalar(error=0.999)), rows):
         assert levels == [0, 0, 0, 0]
         assert report.level_bits == 1
@@ -244,7 +244,7 @@ def test_rate_distortion_costs_next_to_nothing_more_than_uniform():
     rows, layout = gradient_stream(12)
     bits = {}
     for policy in (Uniform(), RateDistortion()):
-        encoder = Codec(layout, CodecConfig(nmse=0.1, modes=policy)).encoder()
+        encoder = Codec(layout, CodecConfig(lattice="Z", nmse=0.1, modes=policy)).encoder()
         bits[policy.name] = 0
         for step, row in enumerate(rows):
             encoder.encode(row, step)

@@ -41,7 +41,7 @@ def test_momentum_predictors_leave_the_energy_of_the_note(cosine):
     first, second = _pair(cosine)
     expected = {"momentum_norm": 2 * (1 - cosine), "momentum_projected": 1 - cosine**2}
     for predictor, ratio in expected.items():
-        encoder = Codec(MIXED, CodecConfig(predictor, nmse=1e-8)).encoder()
+        encoder = Codec(MIXED, CodecConfig(predictor, "Z", nmse=1e-8)).encoder()
         encoder.encode(first, 0)
         encoder.encode(second, 1)
         assert_close(encoder.last_report.residual_ratio, ratio, rtol=1e-3, atol=1e-4)
@@ -51,7 +51,7 @@ def test_momentum_predictors_leave_the_energy_of_the_note(cosine):
 def test_fitted_finds_the_combination():
     """A tensor that is 0.5 previous + 2 momentum gets those coefficients; one that is noise gets zeros."""
     layout = layout_from({"a": (64, 64), "b": (64, 64)})
-    encoder = Codec(layout, CodecConfig("fitted", nmse=1e-7)).encoder()
+    encoder = Codec(layout, CodecConfig("fitted", "Z", nmse=1e-7)).encoder()
     generator = torch.Generator().manual_seed(0)
     for step in range(3):
         encoder.encode(torch.randn(layout.size, generator=generator), step)
@@ -68,7 +68,7 @@ def _num_bytes(predictor: str | tuple[str, ...], nmse: float) -> list[int]:
     large = LAYOUTS["one tensor"]
     streams = [gradient_stream(16), gradient_stream(16, batch=4)]
     streams += [(ar1_stream(large, 16, correlation=correlation), large) for correlation in (0.0, 0.95)]
-    encoders = [Codec(layout, CodecConfig(predictor, nmse=nmse)).encoder() for _, layout in streams]
+    encoders = [Codec(layout, CodecConfig(predictor, "Z", nmse=nmse)).encoder() for _, layout in streams]
     return [
         sum(len(encoder.encode(row, step)) for step, row in enumerate(rows))
         for encoder, (rows, _) in zip(encoders, streams, strict=True)
@@ -91,7 +91,7 @@ def test_prediction_saves_bits_on_a_correlated_stream():
     rows = ar1_stream(layout, 40, correlation=0.95)
     bits = {}
     for predictor in ("none", "previous"):
-        encoder = Codec(layout, CodecConfig(predictor, nmse=0.01)).encoder()
+        encoder = Codec(layout, CodecConfig(predictor, "Z", nmse=0.01)).encoder()
         bits[predictor] = sum(8 * len(encoder.encode(row, step)) for step, row in enumerate(rows)) / len(rows)
     saved = (bits["none"] - bits["previous"]) / layout.size
     residual = 1 - 0.95**2
@@ -102,8 +102,8 @@ def test_prediction_saves_bits_on_a_correlated_stream():
 def test_a_forecaster_object_predicts_as_its_name_does():
     """A forecaster instance gives the decoded vectors of the predictor of the same name and options."""
     rows = ar1_stream(MIXED, 8)
-    by_name = Codec(MIXED, CodecConfig("linear")).encoder()
-    by_object = Codec(MIXED, CodecConfig(make_forecaster("linear", stream="gradients"))).encoder()
+    by_name = Codec(MIXED, CodecConfig("linear", "Z")).encoder()
+    by_object = Codec(MIXED, CodecConfig(make_forecaster("linear", stream="gradients"), "Z")).encoder()
     for step, row in enumerate(rows):
         by_name.encode(row, step)
         by_object.encode(row, step)
@@ -172,7 +172,7 @@ def test_the_memory_is_the_last_prediction_where_there_was_one():
     """A tensor's memory is what was predicted where coefficients were sent, else a step of the running mean."""
     layout = layout_from({"predictable": (64, 64), "noise": (64, 64)})
     predictable, noise = layout["predictable"].span, layout["noise"].span
-    codec = Codec(layout, CodecConfig("adaptive_momentum", nmse=0.01, momentum=0.75))
+    codec = Codec(layout, CodecConfig("adaptive_momentum", "Z", nmse=0.01, momentum=0.75))
     encoder, decoder = codec.encoder(), codec.decoder()
     generator = torch.Generator().manual_seed(0)
     signal = torch.randn(64 * 64, generator=generator)
@@ -201,7 +201,7 @@ def test_the_memory_is_the_last_prediction_where_there_was_one():
 
 def test_a_raw_packet_takes_a_step_of_the_running_mean():
     """A vector that is sent as it is has no coefficients; the memory then moves as a running mean does."""
-    encoder = Codec(MIXED, CodecConfig("adaptive_momentum", nmse=1e-15, momentum=0.75)).encoder()
+    encoder = Codec(MIXED, CodecConfig("adaptive_momentum", "Z", nmse=1e-15, momentum=0.75)).encoder()
     expected = torch.zeros(MIXED.size)
     for step, row in enumerate(torch.randn(3, MIXED.size, generator=torch.Generator().manual_seed(0))):
         encoder.encode(row, step)
@@ -268,7 +268,7 @@ def test_each_lag_is_the_vector_that_many_packets_back():
     """A vector that is 0.5 last + second last - 0.25 fourth last gets those coefficients."""
     layout = layout_from({"a": (64, 64)})
     names = ("previous", "second_last", "third_last", "fourth_last")
-    encoder = Codec(layout, CodecConfig(names, nmse=1e-7)).encoder()
+    encoder = Codec(layout, CodecConfig(names, "Z", nmse=1e-7)).encoder()
     for step, row in enumerate(torch.randn(5, layout.size, generator=torch.Generator().manual_seed(0))):
         encoder.encode(row, step)
     fourth, _, second, last = encoder.state_dict()["rows"]
@@ -311,7 +311,7 @@ def test_tuples_with_forecasters_keep_in_step_across_gaps():
 def test_one_prediction_in_a_tuple_is_that_prediction():
     """A tuple of one name codes as the name does."""
     rows = ar1_stream(MIXED, 6)
-    alone, within = (Codec(MIXED, CodecConfig(chosen)).encoder() for chosen in ("momentum", ("momentum",)))
+    alone, within = (Codec(MIXED, CodecConfig(chosen, "Z")).encoder() for chosen in ("momentum", ("momentum",)))
     for step, row in enumerate(rows):
         alone.encode(row, step)
         within.encode(row, step)
@@ -381,9 +381,9 @@ class _EvenlySpaced(Forecaster):
 
 def test_the_last_vector_stands_in_where_a_forecaster_refuses():
     """After a gap in the steps, a forecaster that needs even spacing is replaced by the last vector, on both ends."""
-    codec = Codec(MIXED, CodecConfig(_EvenlySpaced("gradients"), nmse=0.01))
+    codec = Codec(MIXED, CodecConfig(_EvenlySpaced("gradients"), "Z", nmse=0.01))
     encoder, decoder = codec.encoder(), codec.decoder()
-    previous = Codec(MIXED, CodecConfig("previous", nmse=0.01)).encoder()
+    previous = Codec(MIXED, CodecConfig("previous", "Z", nmse=0.01)).encoder()
     rows = ar1_stream(MIXED, 9, correlation=0.99)
     ratios = []
     for step, row in zip((0, 1, 2, 3, 7, 8, 9, 10, 11), rows, strict=True):

@@ -26,7 +26,7 @@ from deadreckon.codec.distributed.lattice_sum import field_bits, pack_fields, re
 from deadreckon.forecast import layout_of
 
 LAYOUT = layout_of(nn.Sequential(nn.Linear(40, 50), nn.ReLU(), nn.Linear(50, 10)))
-OWING = CodecConfig("fitted", nmse=0.5, feedback="classic")
+OWING = CodecConfig("fitted", "Z", nmse=0.5, feedback="classic")
 WAYS = (PacketExchange, ShardedExchange, LatticeSum)
 NUM_STEPS = 6
 

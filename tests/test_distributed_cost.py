@@ -72,7 +72,7 @@ def test_the_choice_follows_ranks_and_link():
 
 def test_measured_bits_are_those_of_packets():
     """A measurement says the bits of the codec's own packets on the same vectors, and times above 0."""
-    codec = Codec(LAYOUT, CodecConfig("none", nmse=0.1))
+    codec = Codec(LAYOUT, CodecConfig("none", "Z", nmse=0.1))
     rows = synthetic_gradients(LAYOUT, 5)
     found = measure_codec(codec, vectors=rows)
     encoder = codec.encoder()
@@ -109,7 +109,7 @@ def test_all_ranks_choose_the_same():
     """The choice and its figures are equal on all ranks, and the text names the break-even speed."""
 
     def work(wire: Wire) -> AggregationChoice:
-        return choose_aggregation(Codec(LAYOUT, CodecConfig("none", nmse=0.1)), wire)
+        return choose_aggregation(Codec(LAYOUT, CodecConfig("none", "Z", nmse=0.1)), wire)
 
     first, *others = on_ranks(3, work)
     assert all(choice == first for choice in others)

@@ -73,7 +73,7 @@ def test_a_forecaster_of_weights_predicts_pseudo_gradients():
     forecaster = InvertedOptimizer(Linear(history=2), outer, stream="pseudo_gradients")
 
     def ratio(predictor: object) -> float:
-        config = CodecConfig(predictor, nmse=1e-4)  # pyright: ignore[reportArgumentType]
+        config = CodecConfig(predictor, "Z", nmse=1e-4)  # pyright: ignore[reportArgumentType]
         rounds = rounds_on(Alone(), config, outer)
         direction = torch.randn(LAYOUT.size, generator=torch.Generator().manual_seed(0))
         bits = []

@@ -1,7 +1,9 @@
 """Fitting learned forecasters: what is refused, what is promised."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -40,6 +42,18 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@cache
+def _fitted(name: str) -> FittableForecaster:
+    forecaster = make(name)
+    fit_forecaster(forecaster, some_cases(), BUDGET, seeded())
+    return forecaster
+
+
+def fitted(name: str) -> FittableForecaster:
+    """Fitted to `some_cases()` once, and a copy each time."""
+    return copy.deepcopy(_fitted(name))
+
+
 @every_learned
 def test_fits_are_reproducible(name: str) -> None:
     """Equal cases, seeds and iterations give bit-equal forecasters and errors."""
@@ -66,8 +80,7 @@ def test_reports_tell_what_was_spent(name: str) -> None:
 @every_learned
 def test_fitting_works_where_gradients_are_off(name: str) -> None:
     """Under `no_grad` and inference mode, as in a callback, a fit gives what it gives outside."""
-    plain = make(name)
-    fit_forecaster(plain, some_cases(), BUDGET, seeded())
+    plain = fitted(name)
     modes: list[Callable[[], torch.no_grad | torch.inference_mode]] = [torch.no_grad, torch.inference_mode]
     for mode in modes:
         inside = make(name)
@@ -134,8 +147,7 @@ BAD_CASES = {
 def test_cases_that_do_not_do_are_refused(name: str, problem: str) -> None:
     """Each way in which cases can be unfit is named, and leaves the forecaster as it was, fitted or not."""
     cases, message = BAD_CASES[problem]
-    fresh, used = make(name), make(name)
-    fit_forecaster(used, some_cases(), BUDGET, seeded())
+    fresh, used = make(name), fitted(name)
     before = used.state_dict()
     for forecaster in (fresh, used):
         with pytest.raises(FittingError, match=message):

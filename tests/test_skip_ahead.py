@@ -201,7 +201,7 @@ def test_a_crash_inside_a_jump_restores_everything(tmp_path: Path, where: str) -
             raise error("stop")
         return probe(module, batch)
 
-    compression = GradientCompression(CodecConfig("fitted", nmse=0.1, feedback="classic"))
+    compression = GradientCompression(CodecConfig("fitted", "Z", nmse=0.1, feedback="classic"))
     recorder = TrajectoryRecorder(tmp_path / "t", 1)
     options: dict[str, Any] = {"spacing": None, "policy": replace(KEEN, max_looks=1)}
     if where in ("probe", "interrupt"):
@@ -275,7 +275,7 @@ def test_resumed_in_a_cool_down_equals_uninterrupted(tmp_path: Path, with_record
     """Crashed and resumed while waiting after rejections, a run equals an uninterrupted one, its jumps too."""
 
     def callbacks(folder: Path) -> tuple[list[pl.Callback], SkipAhead]:
-        compression = GradientCompression(CodecConfig("fitted", nmse=0.1, feedback="classic"))
+        compression = GradientCompression(CodecConfig("fitted", "Z", nmse=0.1, feedback="classic"))
         skip_ahead = jumps(
             Sometimes(), 2, patience=1, cool_down=3, policy=KEEN, spacing=None if with_recorder else 1, moments="reset"
         )
