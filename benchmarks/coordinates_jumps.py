@@ -1,9 +1,9 @@
 """Skill of forecasts, and what jumps are worth, in reduced coordinates against full ones, on the digits.
 
 The network is 64-64-32-10 with ReLU, trained by Adam at a constant rate with batches of 64. `subspace k` is PRANC from
-a seeded start with k coefficients, `mcnc` has 9 + 1 numbers for each 256 weights; biases are trained, recorded and
-forecast as they are. The rate of each was chosen out of `RATES` by the mean loss on `tune` over the last 100 of 400
-steps with seed 100, which is not used otherwise. `neural_ode window` and `flow_matching` are fitted to the run with
+a seeded start with k coefficients, `mcnc` has 9 + 1 numbers for each 256 weights, `nola` 50 for each of the six factors
+of the three matrices; biases are trained, recorded and forecast as they are. The rate of each was chosen out of
+`RATES` by the mean loss on `tune` over the last 100 of 400 steps with seed 100, which is not used otherwise. `neural_ode window` and `flow_matching` are fitted to the run with
 seed 100 in the same kind of coordinates (whose map has another seed), `neural_ode pca` to the first 240 steps of the
 run itself; none is shown what it is scored on. Rows are 4 steps apart, 8 of them make a window.
 
@@ -58,7 +58,15 @@ from deadreckon.models import (
     make_forecaster,
     save_forecaster,
 )
-from deadreckon.models.coordinates import MCNC, PRANC, ReducedModule, SeededStart, choose_layout
+from deadreckon.models.coordinates import (
+    MCNC,
+    NOLA,
+    PRANC,
+    ReducedModule,
+    SeededCoordinates,
+    SeededStart,
+    choose_layout,
+)
 
 BATCH = 64
 FITTING_SEED = 100
@@ -69,7 +77,12 @@ HORIZONS = (8, 32, 128)
 JUMPS = (8, 32)
 SHARE = 0.1
 EVERY = 10  # steps between losses
-RATES = {"full": (0.002, 0.004, 0.008), "subspace 300": (0.05, 0.1, 0.2), "mcnc": (0.05, 0.1, 0.2)}
+RATES = {
+    "full": (0.002, 0.004, 0.008),
+    "subspace 300": (0.05, 0.1, 0.2),
+    "mcnc": (0.05, 0.1, 0.2),
+    "nola": (0.05, 0.1, 0.2),
+}
 TOLD = ("linear", "neural_ode pca", "neural_ode window", "flow_matching")
 JUMPERS = ("linear", "neural_ode window", "flow_matching")
 RESAMPLES = 2000
@@ -91,9 +104,11 @@ def make_module(arm: str, seed: int, rate: float, num_steps: int) -> Classifier:
     if arm != "full":
         layout = choose_layout(module, num_axes=2)
         start = SeededStart(seed)
-        coordinates = MCNC(layout, 9, 256, seed=seed, start=start)
+        coordinates: SeededCoordinates = MCNC(layout, 9, 256, seed=seed, start=start)
         if arm.startswith("subspace"):
             coordinates = PRANC(layout, int(arm.split()[1]), seed, start=start)
+        elif arm == "nola":
+            coordinates = NOLA(layout, 50, seed=seed, start=start)
         module = ReducedModule(module, coordinates, coordinates.initial(seed))
     return Classifier(module, "adam", rate, "constant", num_steps)
 
