@@ -1,11 +1,12 @@
 """Skill of forecasts, and what jumps are worth, in reduced coordinates against full ones, on the digits.
 
 The network is 64-64-32-10 with ReLU, trained by Adam at a constant rate with batches of 64. `subspace k` is PRANC from
-a seeded start with k coefficients, `mcnc` has 9 + 1 numbers for each 256 weights, `nola` 50 for each of the six factors
-of the three matrices; biases are trained, recorded and forecast as they are. The rate of each was chosen out of
-`RATES` by the mean loss on `tune` over the last 100 of 400 steps with seed 100, which is not used otherwise. `neural_ode window` and `flow_matching` are fitted to the run with
-seed 100 in the same kind of coordinates (whose map has another seed), `neural_ode pca` to the first 240 steps of the
-run itself; none is shown what it is scored on. Rows are 4 steps apart, 8 of them make a window.
+a seeded start with k coefficients, `mcnc` has 9 + 1 numbers for each 256 weights, `nola` 50 for each of the six
+factors of the three matrices; biases are trained, recorded and forecast as they are. The rate of each was chosen out
+of `RATES` by the mean loss on `tune` over the last 100 of 400 steps with seed 100, which is not used otherwise.
+`neural_ode window` and `flow_matching` are fitted to the run with seed 100 in the same kind of coordinates (whose map
+has another seed), `neural_ode pca` to the first 240 steps of the run itself; none is shown what it is scored on. Rows
+are 4 steps apart, 8 of them make a window.
 
 Skill is 1 - squared error over that of standing still, from step 240 to 480, a geometric mean over runs. Jump value:
 the forecast weights are put into the network, and it is credited with as many steps as the run itself needed from that
