@@ -245,7 +245,7 @@ def main() -> None:
         plain = [run(task, problem, method, settings, seed, None, every)[0] for seed in seeds]
         target = SLACK * float(np.median([curve[-1][5] for curve in plain]))
         for family in given.families:
-            pause = ROWS * max(SPACING, every // ROWS) if family in FORECASTERS else every
+            pause = ROWS * SPACING if family in FORECASTERS else every
             taken, times, losses = 0, [], []
             for seed, other in zip(seeds, plain, strict=True):
                 curve, jumps = run(task, problem, method, settings, seed, family, pause)
