@@ -15,7 +15,16 @@ from deadreckon.codec import CodecConfig, CodecError
 from deadreckon.codec.distributed import register_gradient_codec
 from deadreckon.forecast import Layout, pack
 from deadreckon.models import ModelError
-from deadreckon.models.coordinates import MCNC, NOLA, PRANC, LoRA, ReducedModule, SeededCoordinates, choose_layout
+from deadreckon.models.coordinates import (
+    MCNC,
+    NOLA,
+    PRANC,
+    LoRA,
+    ReducedModule,
+    SeededCoordinates,
+    Supermasks,
+    choose_layout,
+)
 
 NUM_STEPS = 16
 SAMPLES = 32  # a step and rank
@@ -33,6 +42,13 @@ def make_module(kind: str, seed: int = 0) -> ReducedModule:
     plain = nn.Sequential(nn.Linear(20, 30), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 5))
     coordinates = MADE[kind](choose_layout(plain, num_axes=2))
     return ReducedModule(plain, coordinates, coordinates.initial(seed))
+
+
+def make_supermasks() -> Supermasks:
+    """The same network with fixed weights under a mask."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(20, 30, bias=False), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 5, bias=False))
+    return Supermasks(plain, choose_layout(plain, num_axes=2), seed=1)
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
@@ -88,6 +104,14 @@ def one_kind(kind: str, rank: int) -> dict:
     return found
 
 
+def masked(rank: int) -> dict:
+    """Scores of masks, which begin apart."""
+    module = make_supermasks()
+    module.begin_task(seed=rank)
+    losses = train(DistributedDataParallel(module), rank)
+    return {"losses": losses, "digest": digest_of(module), "scores": module.scores.tolist()}
+
+
 def other_map(rank: int) -> dict:
     """What is said where rank 1 has another seed."""
     torch.manual_seed(0)
@@ -110,6 +134,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     result = {"kinds": {kind: one_kind(kind, rank) for kind in MADE}, "other_map": other_map(rank)}
+    result["supermasks"] = masked(rank)
     (folder / f"rank{rank}.json").write_text(json.dumps(result))
     dist.destroy_process_group()
 

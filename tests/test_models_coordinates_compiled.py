@@ -1,12 +1,13 @@
-"""Reduced coordinates under `torch.compile`, with the backends that need no compiler."""
+"""Reduced coordinates under `torch.compile`: traced in every way, and compiled where there is a C++ compiler."""
 
 import copy
+import shutil
 from collections.abc import Callable
 from typing import cast
 
 import pytest
 import torch
-from coordinates_peer import MADE, make_module, train
+from coordinates_peer import MADE, make_module, make_supermasks, train
 from torch import Tensor, fx, nn
 from typing_extensions import override
 
@@ -81,6 +82,31 @@ def test_compiled_training_equals_plain(kind: str, how: str) -> None:
     with torch.no_grad():
         inputs = torch.sin(torch.arange(60.0)).reshape(3, 20)
         torch.testing.assert_close(wrapped.eval()(inputs), copy.deepcopy(wrapped).plain_module()(inputs))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["pranc", "mcnc"])
+def test_machine_code_trains_as_plain(kind: str) -> None:
+    """Compiled to machine code, whose sums may go another way, the losses of all steps are within a thousandth."""
+    expected = train(make_module(kind), None)
+    compiled = torch.compile(make_module(kind))
+    assert isinstance(compiled, nn.Module)
+    torch.testing.assert_close(train(compiled, None), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_masks_are_trained_under_compilation(backend: str) -> None:
+    """Scores and losses of a compiled mask are those without, bit for bit where nothing is fused."""
+    plain, wrapped = make_supermasks(), make_supermasks()
+    losses = train(plain, None)
+    compiled = torch.compile(wrapped, backend=backend)
+    assert isinstance(compiled, nn.Module)
+    rtol, atol = (0.0, 0.0) if backend == "eager" else (1e-5, 1e-6)
+    torch.testing.assert_close(train(compiled, None), losses, rtol=rtol, atol=atol)
+    torch.testing.assert_close(wrapped.scores, plain.scores, rtol=rtol, atol=atol)
 
 
 def test_one_graph_for_everything_is_refused() -> None:
