@@ -28,7 +28,7 @@ from deadreckon.codec.limits import fitted_components, scale_components, water_f
 STREAMS = "(mlp|conv|shakespeare|wikitext)-adam-128-late"
 KINDS = ("gradients", "pseudo_gradients")
 ERRORS = (0.5, 0.3, 0.1, 0.01)
-LATTICES = ("Z", "auto", "A2", "D4", "E8", "T8", "T64")
+LATTICES = ("Z", "auto", "A2", "D4", "E8", "Leech", "T8", "T64")
 NUM_PACKETS = 14  # of pseudo-gradients there are 16
 BOUNDS = ("tensors", "scales")
 DECAY = 0.9  # of the running mean square

@@ -22,7 +22,7 @@ from deadreckon.forecast import Layout, TensorSpec
 SHAPES = (2.0, 1.0, 0.7, 0.5)
 RATES = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 ORDER = (0.5, 1.0, 4.0, 0.1, 2.0, 0.25)  # the hardest rates first
-LATTICES = ("auto", "Z", "A2", "E8", "T8", "T64")
+LATTICES = ("auto", "Z", "A2", "E8", "Leech", "T8", "T64")
 SIZE, COLUMNS = 2**18, 512
 NUM_PACKETS = 8
 LAYOUT = Layout((TensorSpec("all", (SIZE // COLUMNS, COLUMNS), "float32", 0, "other"),))
@@ -89,12 +89,13 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, required=True, help="file of JSON lines that is kept")
     parser.add_argument("--minutes", type=float, default=1e9, help="after which no new case is begun")
     parser.add_argument("--lattices", nargs="+", default=LATTICES)
+    parser.add_argument("--rates", nargs="+", type=float, default=ORDER, help="of the bound, in this order")
     parser.add_argument("--text", type=Path, help="where the tables go")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cases = [
         {"shape": shape, "rate": rate, "lattice": name}
-        for rate in ORDER
+        for rate in arguments.rates
         for shape in SHAPES
         for name in arguments.lattices
     ]

@@ -42,14 +42,15 @@ class CodecConfig:
             where packets are below a hundred bytes, NMSE 0.5 of gradients, up to a tenth more. `D4` was never the best
             of the three. `T8` and `T64` are trellises, for residuals without structure above one bit: 0.15 and 0.12 bit
             from the bound at worst, where Z is 0.26 and E8 0.16, for ten times the time of Z; see `docs/lattices.md`.
+            `A2` quantises pairs, `Leech` 24 coordinates at a time, for comparison: `auto` tries neither.
             `raw` sends float32 as it is and ignores the rest.
         nmse: the largest ||g - decoded||^2 / ||g||^2 of a packet, kept as a bound. Halving it costs about half a bit a
             coordinate. 0.1 changes the training of small nets little, 0.5 is for error feedback or many workers.
         momentum: decay of the running mean of decoded vectors that the momentum predictors use. Larger remembers
             longer; 0.9 spans about ten packets.
         dead_zone: how much later than plain rounding a magnitude is rounded up, in cells, below 0.5; `None` leaves it
-            to the entropy coder, which knows what each symbol costs. In D4 and E8 it is a pull towards zero, see
-            `lattice_points.nearest`. Wider zeros more coordinates and narrows the cells to keep `nmse`.
+            to the entropy coder, which knows what each symbol costs. In other lattices than Z it is a pull towards
+            zero, see `lattice_points.nearest`. Wider zeros more coordinates and narrows the cells to keep `nmse`.
         entropy: what chooses a coordinate's probability table. `scale_classes`: how large its residual is expected to
             be, from earlier packets and from the part of this one that is decoded already. `tensor_tables`: its tensor;
             the reference to compare with. On gradients of small nets the former takes 0.5 to 0.85 times the bits.

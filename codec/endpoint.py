@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .lattice import lattice_names
 from .lattice_coding import LatticeCoding
 from .lattice_hexagonal_coding import HexagonalCoding
+from .lattice_leech_coding import LeechCoding
 from .lattice_points import vector_lattice_names
 from .metric import power
 from .packet import Due, Link
@@ -52,6 +53,8 @@ def _make_coding(layout: Layout, config: CodecConfig, lattice: str) -> Coding:
         return LatticeCoding(layout, lattice, config.dead_zone)
     if lattice == "A2":
         return HexagonalCoding(layout, config.dead_zone)
+    if lattice == "Leech":
+        return LeechCoding(layout, config.dead_zone)
     if lattice in trellis_names():
         return TrellisCoding(layout, lattice, config.dead_zone)
     if config.entropy == "runs":

@@ -29,7 +29,7 @@ _AT_ONCE = 2**16
 
 def lattice_names() -> tuple[str, ...]:
     """Names that `CodecConfig(lattice=...)` takes."""
-    return ("Z", "raw", "D4", "E8", "auto", "T8", "T64", "A2")
+    return ("Z", "raw", "D4", "E8", "auto", "T8", "T64", "A2", "Leech")
 
 
 def cell_width(index: int) -> float:

@@ -16,7 +16,7 @@ peaky coordinates below one bit single trials showed Z ahead by 0.01 to 0.07 oct
 
 On 34 streams at NMSE 0.5, 0.1 and 0.01 Z was better by more than 1 % six times, at packets below a hundred bytes. D4 is
 not tried: on 18 of them it was never the best of the three, and took 0 to 49 % more bits than the best, 6 % at the
-median.
+median. Nor is Leech: a trial of it would take as long as five packets in E8.
 """
 
 import math

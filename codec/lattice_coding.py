@@ -4,6 +4,7 @@ A vector is four or eight consecutive coordinates; `lattice_contexts` makes tabl
 predicts. In D4 the unit of points is 0.84 cell widths.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import final
 
@@ -24,6 +25,11 @@ BIAS_SHARE = 0.4
 LEAST_BIAS, WIDEST_BIAS = 0.02, 0.5
 
 
+def shared_bias(zones: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The pull towards zero where Z would have some dead zones."""
+    return np.minimum(BIAS_SHARE * zones + np.float32(LEAST_BIAS), np.float32(WIDEST_BIAS))
+
+
 @final
 class LatticeCoding(VectorCoding):
     """The lattice D4 or E8.
@@ -41,14 +47,13 @@ class LatticeCoding(VectorCoding):
     def _quantiser(
         self, vectors: npt.NDArray[np.float32], levels: npt.NDArray[np.int32] | None, search: Search
     ) -> VectorQuantiser:
-        return _NearestPoints(self.name, vectors, levels, self._bias(search))
+        return NearestPoints(self.name, partial(nearest, self.name), vectors, levels, self._bias(search))
 
     def _bias(self, search: Search) -> npt.NDArray[np.float32]:
         """Of each coordinate, `[vector, dimension]`."""
         if self._dead_zone is not None:
             return np.full((self._num_vectors, self._size), self._dead_zone, np.float32)
-        zones = self._scalar.dead_zone(search.state, search.cell_index, search.levels)
-        return np.minimum(BIAS_SHARE * self._to_vectors(zones) + np.float32(LEAST_BIAS), np.float32(WIDEST_BIAS))
+        return shared_bias(self._to_vectors(self._scalar.dead_zone(search.state, search.cell_index, search.levels)))
 
     @override
     def _tables(self, state: CoderState) -> Tables:
@@ -72,11 +77,12 @@ class _PointExchanger(Exchanger):
 
 
 @final
-class _NearestPoints(VectorQuantiser):
+class NearestPoints(VectorQuantiser):
     """Of the vectors that are not zero.
 
     Args:
         name: of the lattice.
+        nearest: its search, of vectors in steps and their bias.
         vectors: `[vector, dimension]`.
         levels: of the vectors, `[vector]`; `None` where all are 0.
         bias: of the coordinates, `[vector, dimension]`.
@@ -85,6 +91,7 @@ class _NearestPoints(VectorQuantiser):
     def __init__(
         self,
         name: str,
+        nearest: Callable[[npt.NDArray[np.floating], npt.NDArray[np.float32]], Points],
         vectors: npt.NDArray[np.float32],
         levels: npt.NDArray[np.int32] | None,
         bias: npt.NDArray[np.float32],
@@ -92,11 +99,12 @@ class _NearestPoints(VectorQuantiser):
         self._shape = vectors.shape
         self._places = np.flatnonzero(vectors.any(axis=1))
         super().__init__(name, vectors[self._places], None if levels is None else levels[self._places])
+        self._nearest = nearest
         self._bias = bias[self._places]
 
     @override
     def _points(self, scaled: npt.NDArray[np.floating], index: int) -> Points:
-        return nearest(self._name, scaled, self._bias)
+        return self._nearest(scaled, self._bias)
 
     @override
     def _quantised(self, index: int, trial: PointTrial) -> Quantised[Points]:

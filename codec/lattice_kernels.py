@@ -1,7 +1,7 @@
 """Nearest points of D4 and E8 as one fused kernel each, for whoever needs hundreds of millions of coordinates a second.
 
-`torch.compile` makes one loop of what eager torch does in sixty passes over memory: on one thread D4 takes 60 million
-coordinates a second eagerly and 990 compiled, E8 27 and 300 (`benchmarks/lattice_speed.txt`). The codec does without:
+`torch.compile` makes one loop of what eager torch does in sixty passes over memory: on one thread D4 takes 53 million
+coordinates a second eagerly and 920 compiled, E8 20 and 390 (`benchmarks/lattice_speed.txt`). The codec does without:
 compiling takes a minute and a C++ compiler, and its quantiser spends most of its time elsewhere.
 
 Vectors lie in columns, `[dimension, vector]`, so that neighbouring lanes are neighbouring vectors. The algorithm is

@@ -12,7 +12,7 @@ So the nearest point takes, for either m and either parity: what each pattern of
 sum; for each hexacode word the least sum over columns of what its characters cost, with the sums of top bits and of z
 as they have to be. These are least sums over four states, which pairs of columns share. It is exact for any cost that
 is a sum over coordinates, and takes 16,000 additions and comparisons a vector instead of the 200,000 of trying all 8192
-cosets, besides their parities. It is no lattice of the codec: a trellis of 8 states fills space better at less work.
+cosets, besides their parities.
 
 References:
     J. H. Conway, N. J. A. Sloane. Sphere Packings, Lattices and Groups, chapters 4, 11 and 20. A. Vardy, Y. Be'ery.
@@ -29,7 +29,7 @@ import numpy.typing as npt
 from .errors import EncodeError
 
 DIMENSION = 24
-LARGEST_COORDINATE = 2**29
+LARGEST_COORDINATE = 2**30 - 1
 _COLUMNS, _ROWS = 6, 4
 _CHUNK = 512  # vectors at a time, so that the sums of all hexacode words stay in the cache
 _TIMES_W = (0, 2, 3, 1)  # multiplication by w in GF(4) = {0, 1, w, w + 1}, written as 0 to 3
@@ -91,14 +91,15 @@ def golay_words() -> npt.NDArray[np.uint8]:
     return np.array(found, np.uint8)
 
 
-def nearest(vectors: Floats) -> npt.NDArray[np.int32]:
-    """The nearest point of each vector, exact up to rounding in the vectors' dtype.
+def nearest(vectors: Floats, bias: npt.ArrayLike = 0.0) -> npt.NDArray[np.int32]:
+    """The points x that minimise |v - x|^2 + 2 `bias` |x|_1, exact up to rounding in the vectors' dtype.
 
     Ties: m = 0 before 1, even columns before odd, then the first hexacode word, and zeros before other states. Each
-    coordinate of a residue modulo 8 is rounded half to even.
+    coordinate of a residue modulo 8 takes the lower one of two values that cost the same.
 
     Args:
-        vectors: `[vector, 24]`, float32 or float64, magnitudes at most 2^29.
+        vectors: v, `[vector, 24]`, float32 or float64, magnitudes below 2^30.
+        bias: pull towards zero, at least 0, for all coordinates or for each, `[vector, 24]`; 0 for the nearest points.
 
     Returns:
         `[vector, 24]`.
@@ -110,9 +111,35 @@ def nearest(vectors: Floats) -> npt.NDArray[np.int32]:
     if not largest <= LARGEST_COORDINATE:
         raise EncodeError(f"Coordinates must be at most {LARGEST_COORDINATE}, got {largest}. Take wider cells.")
     points = np.empty(vectors.shape, np.int32)
+    pull = np.broadcast_to(np.asarray(bias, vectors.dtype), vectors.shape)
     for start in range(0, len(vectors), _CHUNK):
-        points[start : start + _CHUNK] = _nearest(np.ascontiguousarray(vectors[start : start + _CHUNK].T)).T
+        here = slice(start, start + _CHUNK)
+        points[here] = _nearest(np.ascontiguousarray(vectors[here].T), np.ascontiguousarray(pull[here].T)).T
     return points
+
+
+def _classes(vectors: Floats, pull: Floats) -> tuple[Floats, Floats]:
+    """The best integer of each residue modulo 8, as residue + 8 times this, and its cost, `[residue, 24, vector]`.
+
+    The cost is convex, and least at v moved towards 0 by its pull, so that it is one of the two integers around that.
+    """
+    residues = np.arange(8, dtype=vectors.dtype)[:, None, None]
+    least = np.sign(vectors) * np.maximum(np.abs(vectors) - pull, 0)
+    lower = np.floor((least - residues) / 8)
+    values = 8 * lower + residues
+    costs = _cost(vectors, values, pull)
+    values += 8
+    upper = _cost(vectors, values, pull)
+    lower += upper < costs
+    return lower, np.minimum(costs, upper, out=costs)
+
+
+def _cost(vectors: Floats, values: Floats, pull: Floats) -> Floats:
+    left = values - vectors
+    left *= left
+    if pull.any():
+        left += 2 * pull * np.abs(values)
+    return left
 
 
 def _least(one: Floats, other: Floats) -> Floats:
@@ -134,17 +161,13 @@ def _least_of_four(one: Floats, other: Floats) -> Floats:
     return found.reshape(*found.shape[:-3], 4, found.shape[-1])
 
 
-def _nearest(vectors: Floats) -> npt.NDArray[np.int32]:
+def _nearest(vectors: Floats, pull: Floats) -> npt.NDArray[np.int32]:
     """`[24, vector]` to points of the same shape."""
     code = _code()
     number = vectors.shape[1]
-    residues = np.arange(8, dtype=vectors.dtype)[:, None, None]
-    rounds = np.rint((vectors - residues) / 8)
-    left = vectors - residues
-    left -= 8 * rounds
-    left *= left
+    rounds, flat = _classes(vectors, pull)
     # [m, c, z modulo 2, column, row, vector], from residue m + 2 c + 4 z.
-    costs = left.reshape(2, 2, 2, _COLUMNS, _ROWS, number).transpose(2, 1, 0, 3, 4, 5)
+    costs = flat.reshape(2, 2, 2, _COLUMNS, _ROWS, number).transpose(2, 1, 0, 3, 4, 5)
 
     best = np.full(number, np.inf, vectors.dtype)
     choice = np.zeros((3, number), np.intp)  # m, parity, word

@@ -26,8 +26,9 @@ from .errors import EncodeError
 from .lattice import OFFSET_UNIT, cell_width
 
 _DIMENSIONS = {"D4": 4, "E8": 8}
-# D4's cell has volume 2, so its step is 2^(-1/4) of a width; 8 bits of that keep products with a width exact.
-_CELL_SCALES = {"D4": 215 / 256, "A2": 275 / 256}
+# D4's cell has volume 2, so its step is 2^(-1/4) of a width; Leech's 2^36 in half steps, so its step is 2^(-1/2). Eight
+# bits of that keep products with a width exact.
+_CELL_SCALES = {"D4": 215 / 256, "A2": 275 / 256, "Leech": 181 / 256}
 # The class of a doubled magnitude 0 to 7, for one offset each: 0 for zero, then 1, 2, 3; then 1/2, 3/2, 5/2.
 _CLASSES = np.array([0, 4, 1, 5, 2, 6, 3, 6])
 _CHUNK = 4096  # vectors at a time, so that arrays stay in the cache: 1.2 (D4) and 1.8 (E8) times as fast as all at once
@@ -54,7 +55,7 @@ def cell_scale(name: str) -> float:
 
 
 def num_offsets(name: str) -> int:
-    """How many offsets `reconstruct` takes: 3 for D4, 6 where coordinates may be halves: in A2, E8 and in trellises."""
+    """How many offsets `reconstruct` takes: 3 for D4, 6 where coordinates may be halves: in all others."""
     return 3 if name == "D4" else 6
 
 

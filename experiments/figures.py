@@ -1,14 +1,15 @@
 """The figures of the report. Each takes checked plain data, writes PATH.png and PATH.svg, and returns the former."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from .figures_plane import forecast_beside_truth, pca_path
-from .measures import RAW_PREDICTOR, REFERENCE_FORECASTER, REFERENCE_PREDICTOR, Data
+from .measures import OUR_DEFAULT, RAW_PREDICTOR, REFERENCE_FORECASTER, REFERENCE_PREDICTOR, Data
 from .plotting import (
     BLUE,
     GREY,
@@ -121,8 +122,8 @@ def rate_distortion(
     Args:
         rows: entries with `predictor`, `nmse` and `bits_per_coordinate`; `raw` is mentioned, not drawn.
         path: where, without a suffix.
-        references: entries with `reference`, `nmse` and `bits_per_coordinate`: coders that are not ours, in grey. They
-            come after the front-ends, as far as there is room.
+        references: entries with `reference`, `nmse` and `bits_per_coordinate`: other coders, in grey, after the
+            front-ends as far as there is room. Our codec's default is black, in both panels.
         limits: entries with `nmse` and `bound`: the fewest bits for an error by the model that the result names.
     """
     points: dict[str, dict[float, tuple[float, float]]] = {}
@@ -146,18 +147,17 @@ def rate_distortion(
             look: dict[str, Any] = {"color": color, "marker": marker, "alpha": 0.9}
             if name == REFERENCE_PREDICTOR:
                 look |= {"color": INK, "linestyle": "--"}
-            line = sorted(points[name].values())
-            top.plot(*zip(*line, strict=True), label=label(name), **look)
-            relative = sorted(
-                (nmse, bits / reference[target][1] - 1)
-                for target, (nmse, bits) in points[name].items()
-                if target in reference
-            )
-            if relative:
-                at, change = zip(*relative, strict=True)
-                bottom.plot(at, np.minimum(change, CEILING), **look)
-                worst = max(worst, *change)
-        for (name, line), marker in zip(_reference_lines(references, len(points)).items(), HOLLOW, strict=False):
+            worst = max(worst, _front_end(top, bottom, name, points[name], reference, look))
+        ours = {
+            row["nmse_target"]: (row["nmse"], row["bits_per_coordinate"])
+            for row in references
+            if row["reference"] == OUR_DEFAULT and finite(row["nmse"]) > 0 and finite(row["bits_per_coordinate"]) > 0
+        }
+        if ours:
+            look = {"color": INK, "marker": "*", "markersize": 10, "zorder": 2.6}
+            worst = max(worst, _front_end(top, bottom, OUR_DEFAULT, ours, reference, look))
+        others = [row for row in references if row["reference"] != OUR_DEFAULT]
+        for (name, line), marker in zip(_reference_lines(others, len(points)).items(), HOLLOW, strict=False):
             look = {"color": GREY, "marker": marker, "markerfacecolor": "white", "linestyle": ":", "zorder": 1.5}
             top.plot(*zip(*sorted(line), strict=True), label=label(name), linewidth=1.3, **look)
         bound = sorted({(finite(row["nmse"]), finite(row["bound"])) for row in limits})
@@ -181,6 +181,26 @@ def rate_distortion(
         if not reference:
             nothing_to_show(bottom, "no reference without prediction was measured")
         return save(figure, path)
+
+
+def _front_end(
+    top: Axes,
+    bottom: Axes,
+    name: str,
+    points: Mapping[float, tuple[float, float]],
+    reference: Mapping[float, tuple[float, float]],
+    look: Mapping[str, Any],
+) -> float:
+    """Error and bits of each target as a line, and below over those of the reference; the most above it."""
+    top.plot(*zip(*sorted(points.values()), strict=True), label=label(name), **look)
+    relative = sorted(
+        (nmse, bits / reference[target][1] - 1) for target, (nmse, bits) in points.items() if target in reference
+    )
+    if not relative:
+        return 0.0
+    at, change = zip(*relative, strict=True)
+    bottom.plot(at, np.minimum(change, CEILING), **look)
+    return max(change)
 
 
 def _reference_lines(references: Sequence[Data], num_taken: int) -> dict[str, list[tuple[float, float]]]:

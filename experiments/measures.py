@@ -10,6 +10,7 @@ Data = Mapping[str, Any]
 
 REFERENCE_FORECASTER = "hold"
 REFERENCE_PREDICTOR = "none"
+OUR_DEFAULT = "default"  # the codec as it is when nothing is configured, among the references
 RAW_PREDICTOR = "raw"
 REFERENCE_ARM = "plain"
 SUMMARY_NMSE = 0.1
@@ -102,7 +103,7 @@ class AgainstReference:
 def against_references(
     rows: Sequence[Data], references: Sequence[Data], predictor: str | None
 ) -> list[AgainstReference]:
-    """A front-end against each reference, at that setting of it which leaves us the least gain.
+    """A front-end against each reference but our own default, at that setting of it which leaves us the least gain.
 
     Where the same error was asked of both, their bits are compared as they are. Elsewhere ours are read off the line
     between neighbours on logarithmic scales; a reference whose error lies beyond ours is left out.
@@ -123,7 +124,7 @@ def against_references(
     found: dict[str, list[AgainstReference]] = {}
     for row in references:
         nmse, bits = row["nmse"], row["bits_per_coordinate"]
-        if not ((nmse or 0) > 0 and (bits or 0) > 0):
+        if row["reference"] == OUR_DEFAULT or not ((nmse or 0) > 0 and (bits or 0) > 0):
             continue
         target = row["nmse_target"]
         ours = own[target][1] if target in own else _between(sorted(own.values()), nmse)

@@ -16,6 +16,7 @@ LoggerName = Literal["wandb", "csv", "tensorboard", "none"]
 WandbMode = Literal["offline", "online"]
 EntropyName = Literal["scale_classes", "tensor_tables", "runs"]
 ReferenceName = Literal[
+    "default",
     "tensor_tables",
     "eden",
     "topk",
@@ -177,10 +178,11 @@ class CompareOptions:
         trajectory: the recorded trajectory's folder.
         out: where everything is written.
         stream: the stream that is coded.
-        predictors: the codec's front-ends; `none` is the reference they have to beat.
+        predictors: the codec's front-ends, all with lattice Z; `none` is the reference they have to beat.
         nmse: errors that the codec may make, as shares of the vector's squared norm.
         entropy: how the codec chooses a coordinate's probability table; runs is many times faster, at more bits.
-        references: coders measured beside it, at settings of their own and without error feedback; [] for none.
+        references: coders measured beside it, at settings of their own and without error feedback; `default` is the
+            codec as it is when nothing is configured, with lattice `auto`; [] for none.
         packets: code at most so many rows, the last ones; null for all.
         forecasters: the forecasters that are scored on the recorded weights; [] for none.
         horizons: how far ahead they look, in optimiser steps.
@@ -198,7 +200,7 @@ class CompareOptions:
     predictors: tuple[str, ...] = ("none", "previous", "momentum_norm", "momentum_projected", "fitted")
     nmse: tuple[float, ...] = (0.5, 0.1, 0.01)
     entropy: EntropyName = "scale_classes"
-    references: tuple[ReferenceName, ...] = ("tensor_tables", "eden", "topk", "powersgd")
+    references: tuple[ReferenceName, ...] = ("default", "tensor_tables", "eden", "topk", "powersgd")
     packets: int | None = None
     forecasters: tuple[str, ...] = ("hold", "linear", "quadratic", "learned_linear", "neural_ode")
     horizons: tuple[int, ...] = (10, 20, 50, 100)

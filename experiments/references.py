@@ -1,7 +1,7 @@
 """What `deadreckon compare` measures the codec against: coders from the literature, and ours without what is new."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from ..codec import Codec, CodecConfig
 from ..codec.baselines import make_baseline
 from ..forecast import Layout
+from .measures import OUR_DEFAULT
 
 
 class Sender(Protocol):
@@ -68,12 +69,13 @@ TENSOR_TABLES, DITHERED, ROTATED = "tensor_tables", "dithered", "rotated"
 def reference_names() -> tuple[str, ...]:
     """Names that `references` takes.
 
-    `tensor_tables` is our codec without prediction and with a probability table for each tensor: the honest baseline of
-    anything that predicts. `dithered` is a subtractively dithered integer lattice with Wiener's factor, `rotated` the
-    integer lattice behind a random rotation. The others are of `deadreckon.codec.baselines`. Left out are methods whose
-    decoded vector is no estimate of the encoded one.
+    `default` is our codec with the settings it has when none are given. `tensor_tables` is our codec without prediction
+    and with a probability table for each tensor: the honest baseline of anything that predicts. `dithered` is a
+    subtractively dithered integer lattice with Wiener's factor, `rotated` the integer lattice behind a random rotation.
+    The others are of `deadreckon.codec.baselines`. Left out are methods whose decoded vector is no estimate of the
+    encoded one.
     """
-    return (TENSOR_TABLES, *_SETTINGS, DITHERED, ROTATED)
+    return (OUR_DEFAULT, TENSOR_TABLES, *_SETTINGS, DITHERED, ROTATED)
 
 
 def references(name: str, nmse: Sequence[float]) -> list[Reference]:
@@ -83,8 +85,12 @@ def references(name: str, nmse: Sequence[float]) -> list[Reference]:
         name: one of `reference_names()`.
         nmse: errors to ask for, of coders that can be asked.
     """
+    if name == OUR_DEFAULT:
+        plain = CodecConfig()
+        return [Reference(name, f"{plain.predictor}, {plain.lattice}", at, _codec(CodecConfig(nmse=at))) for at in nmse]
     if name == TENSOR_TABLES:
-        return [Reference(name, "", target, _plain_codec(target)) for target in nmse]
+        plain = CodecConfig("none", entropy="tensor_tables")
+        return [Reference(name, "", at, _codec(replace(plain, nmse=at))) for at in nmse]
     if name == DITHERED:
         return [Reference(name, "", target, _baseline(name, {"nmse": target, "wiener": True})) for target in nmse]
     if name == ROTATED:
@@ -95,9 +101,9 @@ def references(name: str, nmse: Sequence[float]) -> list[Reference]:
     ]
 
 
-def _plain_codec(nmse: float) -> Callable[[Layout, str], Ends]:
+def _codec(config: CodecConfig) -> Callable[[Layout, str], Ends]:
     def ends(layout: Layout, stream: str) -> Ends:
-        codec = Codec(layout, CodecConfig("none", nmse=nmse, entropy="tensor_tables"), stream)
+        codec = Codec(layout, config, stream)
         return codec.encoder(), codec.decoder()
 
     return ends

@@ -27,6 +27,12 @@ LAGS = {"previous": 1, "ef21": 1, "fitted": 1, "adaptive_momentum": 1}
 LAGS |= {"second_last": 2, "third_last": 3, "fourth_last": 4}  # how far back a predictor's row is
 HALVES = [1, 1, 1, 1, 2, 2, 4, 6, 9, 14, 21, 30, 41, 55, 70, 84, 96, 106, 113, 118, 122, 124, 125, 126, *[127] * 10]
 HALVES_OF_PAIRS = [*[1] * 14, 6, 19, 38, 60, 79, 94, 104, 112, 117, 120, 122, 124, 125, 126, *[127] * 4, 128, 128]
+ODD_VECTORS = [*[1] * 12, 3, 4, 5, 9, 18, 27, 45, 63, 76, 90, 100, 109, 115, 120, 124, 127, *[128] * 6]
+ODD_DIGITS = [*[3] * 9, 4, 4, 7, 13, 22, 31, 44, 62, 77, 91, 105, 110, 115, 120, 122, 124, 126, *[128] * 8]
+GOLAY_LINES = (
+    "111110100100 111001001110 110100011101 110011111000 101100111010 101011100011 "
+    "100111010110 011101101001 011011010101 010110110011 001110001111 000001111111"
+).split()
 PASS_OF_SLOT = [0, 1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4]
 
 
@@ -624,6 +630,61 @@ class PairPoints(LatticePoints):
         return weights_of(census, which, 15 * (context // 3))
 
 
+class WordPoints(LatticePoints):
+    """Points of the Leech lattice, doubled."""
+
+    def __init__(self, matrices: Sequence[Matrix], size: int) -> None:
+        super().__init__(matrices, size, 24)
+        self.num_contexts = 29
+        self.counts = [[0] * NUM_SYMBOLS for _ in range(NUM_CLASSES * 30)]
+
+    @override
+    def _vectors(
+        self,
+        stack: Stack,
+        vectors: list[list[int | None]],
+        class_of: dict[int, int],
+        tables: list[list[int]],
+        means: list[int],
+    ) -> list[list[int]]:
+        owns = [[class_of[place] for place in vector if place is not None] for vector in vectors]
+        cosets = self._values(stack, [(sum(own) // len(own), 28) for own in owns], tables)
+        if not set(cosets) <= {0, 1}:
+            raise Refused("a coset that is neither 0 nor 1")
+        walks = [
+            WordWalk([0 if place is None else class_of[place] for place in vector], means, coset)
+            for vector, coset in zip(vectors, cosets, strict=True)
+        ]
+        for place in range(24):
+            values = self._values(stack, [walk.word_context(place) for walk in walks], tables)
+            for walk, value in zip(walks, values, strict=True):
+                walk.take_word(place, value)
+        return [[2 * digit + walk.coset for digit in walk.digits] for walk in walks]
+
+    @override
+    def _weights(self, census: Sequence[int], which: int, context: int) -> list[int]:
+        if context == 28:
+            return [0] * 14 + [(256 - ODD_VECTORS[which]) * 2**14, ODD_VECTORS[which] * 2**14] + [0] * 44
+        if context < 6:
+            odd = ODD_DIGITS[which]
+            odd = [odd, odd // 2, odd // 4, odd // 2, max(odd, 96), max(odd, 96)][context]
+            shares = {0: 256 - odd, 1: odd}
+            sums = {parity: sum(census[v + 14] for v in range(-14, 15) if v % 2 == parity) for parity in (0, 1)}
+            numbers = [census[v + 14] * 2**14 * shares[v % 2] // sums[v % 2] for v in range(-14, 15)]
+            return numbers + list(census[29:])
+        if context < 20:
+            of_e8 = [9, 9, 9, 12, 12, 12, 9, 15, 15, 15, 24, 24, 27, 27][context - 6]
+            return weights_of(census, which, of_e8)
+        coset, residue = divmod(context - 20, 4)
+        g = weights_of(census, which, 15 * coset)
+        found = []
+        for v in range(-14, 15):
+            x = 4 * v + residue
+            bucket = (abs(x) - 14).bit_length() - 1
+            found.append(g[x + 14] if abs(x) <= 14 else g[29 + bucket] >> bucket + 1)
+        return found + [g[symbol + 2] // 4 for symbol in range(29, 58)] + [0, 0]
+
+
 class PathWalk:
     """What a vector on a path has shown, place by place; `state` moves on in place."""
 
@@ -690,6 +751,54 @@ class Walk:
         self.shown += 1024 * min(abs(doubled) // 2, 4096) + 512 * self.coset
 
 
+class WordWalk(Walk):
+    """The same in the Leech lattice, where digits spell a word."""
+
+    def __init__(self, classes: list[int], means: list[int], coset: int) -> None:
+        super().__init__(classes, means, coset)
+        self.needed = self.beyond = coset
+        self.word: list[int] = []
+
+    def word_context(self, place: int) -> tuple[int, int]:
+        """Class and context of the next value; `factor` and `residue` say what it stands for."""
+        which, _ = super().context(place, 2)
+        y = self.coset
+        self.factor, self.residue = 1, 0
+        if place < 12:
+            odd = sum(digit % 2 for digit in self.digits)
+            if y:
+                return which, 13 + self.total
+            if odd:
+                return which, 4 if odd == 1 else 5
+            return which, 3 if self.total else place // 4
+        bit = self.word[place]
+        if place == 23:
+            self.factor, self.residue = 4, bit + 2 * self.needed
+            if self.turned:
+                self.residue = (-self.residue - y) % 4
+            return which, 20 + 4 * y + self.residue
+        self.factor, self.residue = 2, bit ^ y if self.turned else bit
+        if y:
+            return which, 16 + 2 * self.residue + self.beyond
+        if self.total == 0:
+            return which, 12
+        if any(self.word[place + 1 :]):
+            return which, 6 + 3 * self.residue
+        return which, 7 + 3 * self.residue + (self.needed ^ (1 if self.turned and bit else 0))
+
+    def take_word(self, place: int, value: int) -> None:
+        """One more value."""
+        self.take(place, 2, self.factor * value + self.residue)
+        digit = self.digits[-1]
+        self.needed ^= digit // 2 % 2
+        if self.coset:
+            self.beyond ^= (abs(2 * digit + 1) // 2 + 1) // 2 % 2
+        if place == 11:
+            bits = [digit % 2 for digit in self.digits]
+            lines = [line for bit, line in zip(bits, GOLAY_LINES, strict=True) if bit]
+            self.word = bits + [sum(line[j] == "1" for line in lines) % 2 for j in range(12)]
+
+
 class PairWalk(Walk):
     """What a pair has shown."""
 
@@ -752,7 +861,7 @@ class ReferenceDecoder:
     Attributes:
         levels: of the last coded packet.
         num_escapes: in the last coded packet.
-        lattices: of the coded packets: "Z", "A2", "D4", "E8", "T8" or "T64".
+        lattices: of the coded packets: "Z", "A2", "D4", "E8", "Leech", "T8" or "T64".
     """
 
     def __init__(
@@ -793,6 +902,8 @@ class ReferenceDecoder:
             self.coder = TrellisPoints(self.matrices, self.size, TRELLISES[self.identity[0]][1])
         if self.identity[0] == 7:
             self.coder = PairPoints(self.matrices, self.size)
+        if self.identity[0] == 8:
+            self.coder = WordPoints(self.matrices, self.size)
         self.rows: list[list[float]] = []
         self.memory = [0.0] * self.size
         self.squares = [0.0] * self.size
@@ -878,7 +989,7 @@ class ReferenceDecoder:
 
     def _coded(self, body: bytes) -> list[float]:
         bits = Bits(body)
-        lattice = {2: "D4", 3: "E8", 5: "T8", 6: "T64", 7: "A2"}.get(self.identity[0], "Z")
+        lattice = {2: "D4", 3: "E8", 5: "T8", 6: "T64", 7: "A2", 8: "Leech"}.get(self.identity[0], "Z")
         if self.identity[0] == 4 and bits.read(1):
             lattice = "E8"
         cell_index = self.cell_index + bits.number(5)
@@ -926,7 +1037,7 @@ class ReferenceDecoder:
             )
         self.cell_index, self.offsets, self.levels = cell_index, offsets, levels
         width = math.ldexp(128 + cell_index % 128, cell_index // 128 - 167)
-        steps = {"D4": (215 / 256,), "A2": (275 / 256, 476 / 256)}.get(lattice, (1,))
+        steps = {"D4": (215 / 256,), "A2": (275 / 256, 476 / 256), "Leech": (181 / 256,)}.get(lattice, (1,))
         for part, level in zip(self.matrices, levels, strict=True):
             for place in part.places:
                 doubled, sign = abs(values[place]), (values[place] > 0) - (values[place] < 0)

@@ -25,6 +25,7 @@ from deadreckon.codec.symbols import MAX_DIRECT, NUM_DIRECT, NUM_SYMBOLS
 
 NAMES = ("D4", "E8")
 CODECS = (*NAMES, "auto", "T8")
+WITH_LEECH = (*CODECS, pytest.param("Leech", marks=pytest.mark.slow))  # its own file has quick tests
 SIZE = {"D4": 4, "E8": 8}
 SMALL = layout_from({"w": (12, 9), "b": (9,), "v": (7, 12)})
 
@@ -63,7 +64,7 @@ def bits_of(stream, layout, **settings):
 # --- packets
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", WITH_LEECH)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("error", [0.5, 0.05, 1e-9])
 def test_every_packet_decodes_to_the_encoders_vector_within_the_bound(name, layout, error):
@@ -77,7 +78,7 @@ def test_every_packet_decodes_to_the_encoders_vector_within_the_bound(name, layo
         assert all(torch.equal(ours[key], value) for key, value in theirs.items())
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", WITH_LEECH)
 def test_gradients_of_a_network_keep_the_bound_without_wasting_it(name):
     """On real gradients the error lies below the bound and within 3 % of it."""
     rows, layout = gradient_stream(3)
@@ -87,7 +88,7 @@ def test_gradients_of_a_network_keep_the_bound_without_wasting_it(name):
         assert 0.097 < nmse(row, encoder.reconstruction) <= 0.1
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", WITH_LEECH)
 def test_extreme_vectors(name):
     """Zeros, NaN, infinities, denormals, the largest floats and single spikes all arrive as the encoder says."""
     encoder, decoder = ends(CodecConfig(lattice=name, nmse=0.1), SMALL)
@@ -120,7 +121,7 @@ def test_any_vector_round_trips(name, values, error):
         send(encoder, decoder, torch.tensor([*values, 0.5]), step)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", WITH_LEECH)
 @pytest.mark.parametrize(
     "modes", [Annulus(0.0, 2.0, adaptive=False, level=2), RateDistortion()], ids=lambda modes: modes.name
 )
@@ -138,7 +139,7 @@ def test_levels_keep_the_bound(name, modes):
     assert max(level_bits) > 1
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", WITH_LEECH)
 def test_a_mean_rate_is_held(name):
     """With given cells, without a search, the mean over packets follows the bits asked for."""
     layout = LAYOUTS["one tensor"]
@@ -148,7 +149,7 @@ def test_a_mean_rate_is_held(name):
     assert abs(np.mean(bits[8:]) - 1.5) < 0.05
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", WITH_LEECH)
 def test_abort_takes_a_packet_back(name):
     """After `abort` the next packet is byte for byte what it would have been without the lost one."""
     layout = LAYOUTS["large, small, empty and 0-d tensors"]
@@ -161,7 +162,7 @@ def test_abort_takes_a_packet_back(name):
         assert broken.encode(row, step) == straight.encode(row, step)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", WITH_LEECH)
 def test_saved_and_loaded_equals_uninterrupted(name):
     """Both ends go on from a checkpoint with the same packets and vectors; one of another lattice is refused."""
     layout = LAYOUTS["large, small, empty and 0-d tensors"]
@@ -180,7 +181,7 @@ def test_saved_and_loaded_equals_uninterrupted(name):
             other.load_state_dict(encoder.state_dict())
 
 
-@pytest.mark.parametrize("name", [name for name in CODECS if name != "auto"])
+@pytest.mark.parametrize("name", ["Leech", *(name for name in CODECS if name != "auto")])
 def test_one_table_per_tensor_is_refused(name):
     """Only `scale_classes` has tables for vectors."""
     with pytest.raises(ConfigError, match="scale_classes"):

@@ -26,8 +26,8 @@ from deadreckon.forecast import Layout
 MIXED = LAYOUTS["large, small, empty and 0-d tensors"]
 GOLDEN = Path(__file__).with_name("golden_packets.json")
 FIXED = 21  # bytes of a key frame before its step
-KINDS = {entropy: CodecConfig(entropy=entropy) for entropy in ENTROPY_NAMES}
-KINDS |= {"adam": CodecConfig(metric="adam")}
+KINDS = {entropy: CodecConfig(lattice="Z", entropy=entropy) for entropy in ENTROPY_NAMES}
+KINDS |= {"adam": CodecConfig(lattice="Z", metric="adam")}
 KINDS |= {lattice: CodecConfig(lattice=lattice) for lattice in lattice_names() if lattice != "Z"}
 
 
@@ -572,6 +572,16 @@ GOLDEN_LINKS: dict[str, tuple[CodecConfig, bytes | None]] = {
     ),
     "A2, rate_distortion": (CodecConfig("none", nmse=0.3, lattice="A2", metric="adam", modes=RateDistortion()), None),
     "A2, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="A2"), None),
+    "Leech": (CodecConfig(nmse=0.05, lattice="Leech"), None),
+    "Leech, adam's metric, annulus": (
+        CodecConfig("momentum_projected", lattice="Leech", metric="adam", modes=Annulus()),
+        None,
+    ),
+    "Leech, rate_distortion": (
+        CodecConfig("none", nmse=0.3, lattice="Leech", metric="adam", modes=RateDistortion()),
+        None,
+    ),
+    "Leech, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="Leech"), None),
     "auto": (CodecConfig(nmse=0.5, lattice="auto"), None),
     "auto, adam's metric": (CodecConfig("previous", nmse=0.3, lattice="auto", metric="adam"), b"golden"),
     "auto, with escapes": (CodecConfig("previous", nmse=1e-7, lattice="auto"), None),
@@ -589,6 +599,8 @@ LEVELS = {
     "T8, rate_distortion": {0, 3},
     "A2, adam's metric, annulus": {0, 1},
     "A2, rate_distortion": {0, 1, 2, 3},
+    "Leech, adam's metric, annulus": {0, 1},
+    "Leech, rate_distortion": {0, 2, 3},
 }  # of matrices, where some are not 0
 
 
@@ -667,16 +679,17 @@ def test_the_reference_decodes_the_golden_packets(name):
 @pytest.mark.parametrize(
     "config",
     [
-        CodecConfig("fitted", modes=Annulus()),
-        CodecConfig("adaptive_momentum", nmse=0.01),
+        CodecConfig("fitted", "Z", modes=Annulus()),
+        CodecConfig("adaptive_momentum", "Z", nmse=0.01),
         CodecConfig("momentum", nmse=1e-4, entropy="tensor_tables"),
         CodecConfig("adaptive_momentum", entropy="runs", metric="adam"),
-        CodecConfig("previous", lattice="D4", modes=Annulus(), metric="adam"),
+        pytest.param(CodecConfig("previous", "D4", modes=Annulus(), metric="adam"), marks=pytest.mark.slow),
         CodecConfig("fitted", lattice="E8", nmse=0.01, hold="mean_error"),
         CodecConfig("fitted", lattice="auto", nmse=0.5),
-        CodecConfig("fitted", lattice="T8", nmse=0.05, modes=RateDistortion()),
+        pytest.param(CodecConfig("fitted", "T8", nmse=0.05, modes=RateDistortion()), marks=pytest.mark.slow),
         CodecConfig("fitted", lattice="A2", nmse=0.05, modes=RateDistortion()),
-        CodecConfig("previous", lattice="T64", nmse=0.3),
+        pytest.param(CodecConfig("fitted", lattice="Leech", nmse=0.05, modes=RateDistortion()), marks=pytest.mark.slow),
+        pytest.param(CodecConfig("previous", "T64", nmse=0.3), marks=pytest.mark.slow),
     ],
     ids=lambda config: f"{config.predictor}-{config.entropy}-{config.lattice}",
 )
@@ -708,7 +721,10 @@ def test_the_reference_follows_from_lattice_to_lattice(monkeypatch, metric):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("entropy", "lattice"),
-    [*((name, "Z") for name in ENTROPY_NAMES), *(("scale_classes", name) for name in ("A2", "D4", "E8", "auto"))],
+    [
+        *((name, "Z") for name in ENTROPY_NAMES),
+        *(("scale_classes", name) for name in ("A2", "D4", "E8", "Leech", "auto")),
+    ],
 )
 def test_the_reference_follows_a_long_link(entropy, lattice):
     """Over 150 packets of changing scale, two of them with a state digest, both decoders hold equal bits."""

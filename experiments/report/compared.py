@@ -57,13 +57,14 @@ def compare_section(result: Result, results: Sequence[Result], folder: Path) -> 
     rows = [[row["predictor"], *_cost(row)] for row in data["rows"]]
     others: list[str] = []
     if data["references"]:
-        caption += " Grey and dotted: coders that are not ours, at settings of their own."
+        caption += " Grey and dotted: other coders, at settings of their own. The front-ends are all of lattice Z."
         table = [[row["reference"], row["setting"] or web.DASH, *_cost(row)] for row in data["references"]]
         others = [
             "<h3>Other coders</h3>",
             "<p>Each at settings of its own and without error feedback, so that errors of single packets are compared. "
-            "tensor_tables is this codec without prediction and with one probability table for each tensor. The other "
-            "coders' packets carry no checksum and no digests.</p>",
+            "default is this codec as it is when nothing is configured, which chooses between lattices Z and E8; the "
+            "front-ends above are all of lattice Z. tensor_tables is this codec without prediction and with one "
+            "probability table for each tensor. The other coders' packets carry no checksum and no digests.</p>",
             web.table(["coder", "setting", *columns], table, 2),
         ]
     if data["limits"]:
