@@ -25,7 +25,11 @@ from deadreckon.codec.symbols import MAX_DIRECT, NUM_DIRECT, NUM_SYMBOLS
 
 NAMES = ("D4", "E8")
 CODECS = (*NAMES, "auto", "T8")
-WITH_LEECH = (*CODECS, pytest.param("Leech", marks=pytest.mark.slow))  # its own file has quick tests
+WITH_LEECH = (
+    *NAMES,
+    "auto",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("T8", "Leech")),
+)  # see their files
 SIZE = {"D4": 4, "E8": 8}
 SMALL = layout_from({"w": (12, 9), "b": (9,), "v": (7, 12)})
 

@@ -61,7 +61,9 @@ def signal_in_noise(ratio: float) -> Iterator[Tensor]:
         yield signal + torch.randn(LAYOUT.size, generator=generator)
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize(
+    "correlation", [0.0, pytest.param(0.5, marks=pytest.mark.slow), 0.9, pytest.param(0.99, marks=pytest.mark.slow)]
+)
 def test_prediction_saves_what_causal_coding_can(correlation):
     """On AR(1) streams the saving is that of a scalar quantiser in the loop, whose residual is 1 - rho^2 (1 - D).
 
@@ -82,7 +84,7 @@ def test_prediction_saves_what_causal_coding_can(correlation):
             assert abs(saved - expected) < 0.04, f"{predictor} at {nmse}: {saved:.3f}, theory {expected:.3f}"
 
 
-@pytest.mark.parametrize("predictor", ["fitted", "adaptive_momentum"])
+@pytest.mark.parametrize("predictor", ["fitted", pytest.param("adaptive_momentum", marks=pytest.mark.slow)])
 def test_prediction_saves_what_the_batch_size_allows(predictor):
     """On signal in noise it saves at most 1/2 log2(1 + B/B_noise), 85 % of it from 1 on, less below, never less than 0.
 

@@ -62,7 +62,10 @@ def error_of_flip(packet: bytes, bit: int) -> type[CodecError]:
 
 
 @pytest.mark.parametrize("key", [None, b"secret"], ids=["plain", "keyed"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow) if kind in ("D4", "T8", "T64", "Leech") else kind for kind in KINDS],
+)
 def test_every_flipped_bit_is_noticed(kind, key):
     """Whichever bit is flipped, decode raises, the state is untouched, and the good packet still decodes."""
     layout = layout_from({"w": (9, 8), "b": (9,)})

@@ -42,7 +42,12 @@ def run(config: CodecConfig, rows: list[Tensor], layout: Layout = LAYOUT) -> tup
 
 
 WAYS = pytest.mark.parametrize(
-    ("lattice", "entropy"), [("Z", "scale_classes"), ("Z", "tensor_tables"), ("auto", "scale_classes")]
+    ("lattice", "entropy"),
+    [
+        ("Z", "scale_classes"),
+        ("Z", "tensor_tables"),
+        pytest.param("auto", "scale_classes", marks=pytest.mark.slow),
+    ],
 )
 
 

@@ -268,7 +268,7 @@ def test_augmentation_by_scale_where_there_is_an_epsilon(maker: Callable[..., Co
     assert 1.02 < float(sizes[0.05].max()) <= 8.0
 
 
-@pytest.mark.parametrize("name", ["introspection", "wnn", "wnn_plus", "lfd2"])
+@pytest.mark.parametrize("name", ["introspection", pytest.param("wnn", marks=pytest.mark.slow), "wnn_plus", "lfd2"])
 def test_they_learn_how_motion_slows_down(name: str) -> None:
     """Fitted to motion under friction they are much better than persistence, on rows they have not seen."""
     forecaster = MAKERS[name]()

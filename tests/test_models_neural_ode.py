@@ -81,6 +81,7 @@ def test_too_many_components_are_refused() -> None:
 # --- the forecaster
 
 
+@pytest.mark.slow
 def test_recovers_a_damped_flow() -> None:
     """Trained on noisy rows of a motion slowed by friction, it forecasts what comes next better than line and hold.
 
@@ -173,7 +174,9 @@ def test_another_network_starts_anew() -> None:
         forecaster.forecast(cases[0].window, [1])
 
 
-@pytest.mark.parametrize("options", [{"method": "dopri5"}, {"adjoint": True}, {"step_size": 0.5}])
+@pytest.mark.parametrize(
+    "options", [pytest.param({"method": "dopri5"}, marks=pytest.mark.slow), {"adjoint": True}, {"step_size": 0.5}]
+)
 def test_solver_options_give_nearly_the_same_forecaster(options: dict) -> None:
     """Solver, step and kind of gradient change the cost of a fit, not what it finds."""
     cases = relaxing_cases()[:40]

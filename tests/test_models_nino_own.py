@@ -243,6 +243,7 @@ def relaxing_cases(sizes: tuple[int, ...] = (4, 6), num_rows: int = 16) -> list[
     return found
 
 
+@pytest.mark.slow
 def test_it_learns_to_go_on_straight() -> None:
     """Fitted to straight motion of two networks, it follows it in both, and expects small errors."""
     forecaster = NiNo(width=8, samples=64, nodes=4)

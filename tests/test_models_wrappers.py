@@ -203,6 +203,7 @@ def test_mix_of_equal_members_shares_between_them() -> None:
     assert abs(float(found.sum()) - 0.6) < 1e-9
 
 
+@pytest.mark.slow
 def test_blended_is_no_worse_than_its_members() -> None:
     """On the cases it was mixed on, its error is at most that of the best member, of the best damped one even."""
     members = (Linear(), Quadratic(), TunedLine())

@@ -185,6 +185,7 @@ def _recorded(scripts: Any, folder: Path) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_weights_are_fitted_in_pieces(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn, trained twice and finished, they make a forecaster for what they were fitted to, better at each piece on
     the runs kept apart, and no run kept apart is trained on."""

@@ -76,6 +76,7 @@ def test_rows_on_a_line_span_no_plane() -> None:
     assert plane_of(line) is plane_of(line[:2]) is plane_of(torch.full((5, 4), torch.nan)) is None
 
 
+@pytest.mark.slow
 def test_of_long_runs_of_large_networks_some_rows_are_read(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path keeps its first and last row and stays within the limit, whatever the run's length."""
     task = load_task("digits")
