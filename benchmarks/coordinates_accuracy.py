@@ -6,6 +6,9 @@ layout, biases and digest; the accuracy, on the published test set, is that of a
 learning rate of each kind of coordinates was chosen by the accuracy on the `tune` samples with seed 100, which is not
 used otherwise, out of `RATES`. Uncompressed: float32 as safetensors, and the same without loss (`compress_tensors`).
 
+Supermasks are no coordinates: all weights are fixed and the scores of a mask are trained, in a network without biases.
+The numbers trained are the scores, and the file holds a bit for each.
+
 Results are appended to a file as they come, and a second call goes on where the first ended.
 
 Run: `DEADRECKON_DATA=... python benchmarks/coordinates_accuracy.py --results FILE [--minutes 4] [--text FILE]`
@@ -39,10 +42,13 @@ from deadreckon.models.coordinates import (
     ReducedModule,
     SeededCoordinates,
     SeededStart,
+    Supermasks,
     choose_layout,
     compress_tensors,
     load_reduced,
+    load_supermasks,
     save_reduced,
+    save_supermasks,
 )
 
 WIDTH = 32
@@ -63,7 +69,7 @@ class Arm(NamedTuple):
         return f"{self.kind} {self.options}".strip()
 
     def coordinates(self, layout: Layout, seed: int) -> SeededCoordinates | None:
-        """The coordinates; None for the network itself."""
+        """The coordinates; None for the network itself and for masks."""
         given: dict[str, Any] = json.loads(self.options or "{}")
         match self.kind:
             case "pranc":
@@ -92,6 +98,7 @@ ARMS = [
     *_arms("mcnc", *({"num_inputs": 9, "chunk": chunk} for chunk in (2500, 800, 256, 80))),
     *_arms("subspace", *({"num_coefficients": 100, "basis": basis} for basis in ("sign", "gaussian"))),
     *_arms("mcnc", *({"num_inputs": 9, "chunk": 256, "frequency": frequency} for frequency in (0.3, 3.0))),
+    *_arms("supermasks", *({"kept": kept} for kept in (0.1, 0.25, 0.5, 0.75))),
 ]
 TUNED = {
     "plain": ARMS[0],
@@ -100,6 +107,7 @@ TUNED = {
     "subspace": Arm("subspace", '{"num_coefficients": 300}'),
     "nola": Arm("nola", '{"num_coefficients": 75}'),
     "mcnc": Arm("mcnc", '{"num_inputs": 9, "chunk": 800}'),
+    "supermasks": Arm("supermasks", '{"kept": 0.5}'),
 }
 
 
@@ -108,9 +116,9 @@ def task() -> TaskData:
     return load_task("fashion_mnist")
 
 
-def network(seed: int) -> nn.Sequential:
+def network(seed: int, biases: bool = True) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10))
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, WIDTH, biases), nn.ReLU(), nn.Linear(WIDTH, 10, biases))
 
 
 def accuracy(module: nn.Module, split: Split) -> float:
@@ -125,10 +133,13 @@ def _parts(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
 
 def train(arm: Arm, seed: int, rate: float, num_steps: int) -> tuple[nn.Module, float]:
     """The trained network and the seconds of processor time a step."""
-    module: nn.Module = network(seed)
+    module: nn.Module = network(seed, arm.kind != "supermasks")
     coordinates = arm.coordinates(choose_layout(module, num_axes=2), seed)
     if coordinates is not None:
         module = ReducedModule(module, coordinates, coordinates.initial(seed))
+    elif arm.kind == "supermasks":
+        module = Supermasks(module, choose_layout(module, num_axes=2), seed=seed, **json.loads(arm.options))
+        module.begin_task(seed)
     optimizer = torch.optim.Adam(module.parameters(), rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     began = time.process_time()
@@ -142,6 +153,8 @@ def train(arm: Arm, seed: int, rate: float, num_steps: int) -> tuple[nn.Module, 
 
 def stored(module: nn.Module) -> tuple[nn.Module, dict[str, int]]:
     """The network read back from its file, and sizes in bytes."""
+    if isinstance(module, Supermasks):
+        return _stored_mask(module)
     if not isinstance(module, ReducedModule):
         tensors = {name: value.detach() for name, value in module.state_dict().items()}
         return module, {
@@ -155,6 +168,19 @@ def stored(module: nn.Module) -> tuple[nn.Module, dict[str, int]]:
         back = load_reduced(path, network(0))
         trained = sum(value.numel() for value in module.parameters() if value.requires_grad)
         return back, {"bytes": path.stat().st_size, "numbers": trained}
+
+
+def _stored_mask(module: Supermasks) -> tuple[nn.Module, dict[str, int]]:
+    module.remember()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "masks.safetensors"
+        save_supermasks(module, path)
+        back = load_supermasks(path, network(0, biases=False))
+        sizes = {"bytes": path.stat().st_size, "numbers": module.layout.size}
+    # Scores that make the remembered mask: they are not in the file.
+    with torch.no_grad():
+        back.scores.copy_(back.masks()[0].float())
+    return back, sizes
 
 
 def run(arm: Arm, seed: int, rate: float, num_steps: int) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def folded(census: Integers, size: int) -> Integers:
         for odd in (0, 1):
             place = first + SUMS * odd
             contexts[:, place + NEXT_TO_LAST : place + NEXT_TO_LAST + SUMS] = _before_last(digits, odd)[:, None]
-            contexts[:, place + LAST : place + LAST + SUMS] = _halved(digits, odd)[:, None]
+            contexts[:, place + LAST : place + LAST + SUMS] = divided(digits, odd, 1)[:, None]
     if size == 8:
         halves = np.array(HALVES, np.int64)
         contexts[:, -1, MAX_DIRECT] = (256 - halves) * (TOTAL // 256)
@@ -90,18 +90,18 @@ def _before_last(digits: Integers, odd: int) -> Integers:
     return np.concatenate([digits[:, :NUM_DIRECT] * of_last // TOTAL, digits[:, NUM_DIRECT:] // 2], axis=1)
 
 
-def _halved(digits: Integers, odd: int) -> Integers:
-    """The last digit's half: (digit - odd) / 2 of digits of one parity."""
+def divided(digits: Integers, residue: int, shift: int) -> Integers:
+    """The last digit's share: (digit - residue) / 2^shift of digits of one residue modulo 2^shift."""
     weights = np.zeros_like(digits)
     for value in range(-MAX_DIRECT, MAX_DIRECT + 1):
-        digit = 2 * value + odd
+        digit = (value << shift) + residue
         excess = abs(digit) - MAX_DIRECT
         if excess <= 0:
             weights[:, value + MAX_DIRECT] = digits[:, digit + MAX_DIRECT]
         else:
             bucket = excess.bit_length() - 1
             weights[:, value + MAX_DIRECT] = digits[:, NUM_DIRECT + bucket] >> (bucket + 1)
-    weights[:, NUM_DIRECT:-1] = digits[:, NUM_DIRECT + 1 :] // 2
+    weights[:, NUM_DIRECT:-shift] = digits[:, NUM_DIRECT + shift :] >> shift
     return weights
 
 

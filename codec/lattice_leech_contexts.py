@@ -31,6 +31,7 @@ from .lattice_contexts import (
     Integers,
     Port,
     corrected,
+    divided,
     folded,
     next_lean,
 )
@@ -101,7 +102,7 @@ def folded_to_words(census: Integers) -> Integers:
     contexts[:, HALF_OF_ZEROS] = contexts[:, HALF]
     for m in (0, 1):
         for residue in range(4):
-            contexts[:, LAST + 4 * m + residue] = _quartered(of_e8[:, DIGIT_CONTEXTS * m], residue)
+            contexts[:, LAST + 4 * m + residue] = divided(of_e8[:, DIGIT_CONTEXTS * m], residue, 2)
     odd = np.array(ODD_VECTORS, np.int64)
     contexts[:, COSET, MAX_DIRECT] = (256 - odd) * (TOTAL // 256)
     contexts[:, COSET, MAX_DIRECT + 1] = odd * (TOTAL // 256)
@@ -115,21 +116,6 @@ def _with_odd(digits: Integers, share: Integers) -> Integers:
     for which, wanted in ((is_odd, share), (~is_odd, 256 - share)):
         own = digits[:, :NUM_DIRECT][:, which]
         weights[:, :NUM_DIRECT][:, which] = own * (wanted * (TOTAL // 256))[:, None] // own.sum(axis=1)[:, None]
-    return weights
-
-
-def _quartered(digits: Integers, residue: int) -> Integers:
-    """The last digit's quarter: (digit - residue) / 4 of digits of one residue."""
-    weights = np.zeros_like(digits)
-    for value in range(-MAX_DIRECT, MAX_DIRECT + 1):
-        digit = 4 * value + residue
-        excess = abs(digit) - MAX_DIRECT
-        if excess <= 0:
-            weights[:, value + MAX_DIRECT] = digits[:, digit + MAX_DIRECT]
-        else:
-            bucket = excess.bit_length() - 1
-            weights[:, value + MAX_DIRECT] = digits[:, NUM_DIRECT + bucket] >> (bucket + 1)
-    weights[:, NUM_DIRECT:-2] = digits[:, NUM_DIRECT + 2 :] // 4
     return weights
 
 

@@ -1,5 +1,6 @@
 """Recorder, forecasters, jumps and codec in reduced coordinates, unchanged."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from small_runs import Crash, Digits, fit, held_out, probe, weights
-from torch import nn
+from torch import Tensor, nn
 
 from deadreckon.callbacks import GradientCompression, SkipAhead, TrajectoryRecorder
 from deadreckon.codec import Codec, CodecConfig, CodecError
@@ -22,6 +23,7 @@ from deadreckon.models.coordinates import (
     LoRA,
     ReducedModule,
     SeededCoordinates,
+    Supermasks,
     choose_layout,
 )
 
@@ -49,6 +51,19 @@ class ReducedDigits(Digits):
         return self.network
 
 
+class MaskedDigits(Digits):
+    """The digits' network with fixed random weights under a mask."""
+
+    def __init__(self, dropout: float = 0.2) -> None:
+        super().__init__(dropout=dropout)
+        self.network = Supermasks(self.network, choose_layout(self.network, num_axes=2))
+
+
+def make_digits(kind: str) -> Digits:
+    """Without dropout, in coordinates or under a mask."""
+    return MaskedDigits(dropout=0.0) if kind == "supermasks" else ReducedDigits(kind, dropout=0.0)
+
+
 @pytest.mark.parametrize(
     "kind", ["pranc", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("lora", "nola", "mcnc"))]
 )
@@ -71,6 +86,29 @@ def test_coordinates_are_recorded_and_forecast(kind: str, tmp_path: Path) -> Non
         assert score(line, cases(trajectory, "weights", 3, horizons=[3]))[0].skill > -5
 
 
+def test_scores_of_masks_are_recorded(tmp_path: Path) -> None:
+    """The recorder keeps the scores alone; a row of them makes the mask that was; standing still has skill 0."""
+    module = MaskedDigits()
+    fit([TrajectoryRecorder(tmp_path / "t", 3)], module, num_steps=30)
+    masks = module.network
+    assert isinstance(masks, Supermasks)
+    with Trajectory.open(tmp_path / "t") as trajectory:
+        assert trajectory.layout.names == (f"network.scores_{masks.digest[:12]}",)
+        rows = torch.from_numpy(trajectory.stream("weights")[:].copy())
+        assert score(make_forecaster("hold"), cases(trajectory, "weights", 2, horizons=[6]))[0].skill == 0
+    mask = masks.mask()
+    torch.testing.assert_close(_mask_of(masks, rows[-1]), mask, rtol=0, atol=0)
+    assert float((_mask_of(masks, rows[0]) - mask).abs().sum()) > 0.05 * len(mask)
+
+
+def _mask_of(masks: Supermasks, scores: Tensor) -> Tensor:
+    """The mask that scores make."""
+    twin = copy.deepcopy(masks)
+    with torch.no_grad():
+        twin.scores.copy_(scores)
+    return twin.mask()
+
+
 @pytest.mark.slow
 def test_an_equation_of_motion_is_fitted_to_coordinates(tmp_path: Path) -> None:
     """A neural differential equation is fitted to recorded coordinates as to any weights."""
@@ -84,7 +122,8 @@ def test_an_equation_of_motion_is_fitted_to_coordinates(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_in_coordinates_is_as_repeatable_as_any(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [*MADE, "supermasks"])
+def test_a_run_in_coordinates_is_as_repeatable_as_any(kind: str, tmp_path: Path) -> None:
     """A run that crashed and was resumed, with recorder, codec and jumps, equals one that never was, bit for bit."""
 
     def callbacks(name: str) -> Sequence[pl.Callback]:
@@ -100,11 +139,11 @@ def test_a_run_in_coordinates_is_as_repeatable_as_any(tmp_path: Path) -> None:
         ]
 
     whole = callbacks("whole")
-    straight = fit(whole, ReducedDigits(dropout=0.0), enable_checkpointing=True)
+    straight = fit(whole, make_digits(kind), enable_checkpointing=True)
     with pytest.raises(SystemExit):
-        fit([*callbacks("torn"), Crash(33)], ReducedDigits(dropout=0.0), enable_checkpointing=True)
+        fit([*callbacks("torn"), Crash(33)], make_digits(kind), enable_checkpointing=True)
     checkpoint = tmp_path / "torn-checkpoints" / "step=30.ckpt"
-    resumed = fit(callbacks("torn"), ReducedDigits(dropout=0.0), checkpoint=checkpoint, enable_checkpointing=True)
+    resumed = fit(callbacks("torn"), make_digits(kind), checkpoint=checkpoint, enable_checkpointing=True)
     torch.testing.assert_close(weights(resumed), weights(straight), rtol=0, atol=0)
     jumps, compression = whole[1], whole[2]
     assert isinstance(jumps, SkipAhead)
