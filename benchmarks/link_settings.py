@@ -10,13 +10,14 @@ clock, so that several seeds are cheap.
 import argparse
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from codec_tables import provenance, report
 from link import TARGET, final_accuracy, steps_to
-from link_rank import PROBLEMS, fast
+from link_rank import PROBLEMS
 from torch.nn import functional
 
 from deadreckon.codec import Codec, CodecConfig
@@ -31,8 +32,8 @@ def settings() -> dict[str, CodecConfig | None]:
     """By name; `None` for plain averaging."""
     found: dict[str, CodecConfig | None] = {"plain": None}
     for bits in BITS:
-        found[f"classic {bits}"] = fast(bits)
-        found[f"off {bits}"] = fast(bits, "off")
+        found[f"classic {bits}"] = CodecConfig.fast(bits, "classic")
+        found[f"off {bits}"] = CodecConfig.fast(bits, "off")
         for decay in (0.9, 0.5):
             found[f"leaky {decay}, {bits}"] = _changed(bits, feedback="leaky", feedback_decay=decay)
         found[f"classic {bits}, metric adam"] = _changed(bits, feedback="classic", metric="adam")

@@ -96,7 +96,7 @@ def test_scores_of_masks_are_recorded(tmp_path: Path) -> None:
         assert trajectory.layout.names == (f"network.scores_{masks.digest[:12]}",)
         rows = torch.from_numpy(trajectory.stream("weights")[:].copy())
         assert score(make_forecaster("hold"), cases(trajectory, "weights", 2, horizons=[6]))[0].skill == 0
-    mask = masks.mask()
+    mask = masks.mask().detach()
     torch.testing.assert_close(_mask_of(masks, rows[-1]), mask, rtol=0, atol=0)
     assert float((_mask_of(masks, rows[0]) - mask).abs().sum()) > 0.05 * len(mask)
 
@@ -106,7 +106,7 @@ def _mask_of(masks: Supermasks, scores: Tensor) -> Tensor:
     twin = copy.deepcopy(masks)
     with torch.no_grad():
         twin.scores.copy_(scores)
-    return twin.mask()
+    return twin.mask().detach()
 
 
 @pytest.mark.slow
