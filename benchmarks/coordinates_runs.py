@@ -1,7 +1,8 @@
 """Forecasts and packets in reduced coordinates against full ones, on Fashion-MNIST.
 
 The network and its training are those of coordinates_accuracy.py, with a constant learning rate. `subspace k` is PRANC
-from a seeded start with k coefficients; the 42 biases are trained, recorded, forecast and sent as they are.
+from a seeded start with k coefficients; `nola` has 250 for each factor of the two matrices, `mcnc` 9 + 1 for each 256
+weights; the 42 biases are trained, recorded, forecast and sent as they are.
 
 Forecasts: weights are recorded every 10 steps. Forecasters are fitted to the first 60 % of a run, where they are fitted
 at all, and scored on the rest. Skill is 1 - MSE / MSE of standing still, in the coordinates that are forecast. Jump
@@ -49,7 +50,7 @@ from deadreckon.forecast import (
     unpack,
 )
 from deadreckon.models import Budget, FlowMatching, NeuralODE, fit_forecaster, make_forecaster
-from deadreckon.models.coordinates import PRANC, ReducedModule, SeededStart, choose_layout
+from deadreckon.models.coordinates import MCNC, NOLA, PRANC, ReducedModule, SeededStart, choose_layout
 
 CADENCE = 10
 HORIZONS = (10, 50)
@@ -59,26 +60,39 @@ EVERY = 25
 
 
 class Arm(NamedTuple):
-    """Full coordinates (0) or so many; with the learning rate that coordinates_accuracy.py chose."""
+    """Full coordinates or others, of so many numbers; with the learning rate that coordinates_accuracy.py chose."""
 
-    num_coefficients: int
+    kind: str
+    number: int
     rate: float
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"subspace {self.num_coefficients}" if self.num_coefficients else "full"
+        return f"{self.kind} {self.number}" if self.kind == "subspace" else self.kind
 
     def module(self, seed: int) -> nn.Module:
         """A new network."""
         plain = network(seed)
-        if not self.num_coefficients:
+        if self.kind == "full":
             return plain
-        layout = choose_layout(plain, num_axes=2)
-        return ReducedModule(plain, PRANC(layout, self.num_coefficients, seed, start=SeededStart(seed)))
+        layout, start = choose_layout(plain, num_axes=2), SeededStart(seed)
+        if self.kind == "nola":
+            coordinates = NOLA(layout, self.number, seed=seed, start=start)
+        elif self.kind == "mcnc":
+            coordinates = MCNC(layout, 9, chunk=self.number, seed=seed, start=start)
+        else:
+            coordinates = PRANC(layout, self.number, seed, start=start)
+        return ReducedModule(plain, coordinates, coordinates.initial(seed))
 
 
-ARMS = (Arm(0, 0.003), Arm(1000, 0.1), Arm(300, 0.1))
+ARMS = (
+    Arm("full", 0, 0.003),
+    Arm("subspace", 1000, 0.1),
+    Arm("subspace", 300, 0.1),
+    Arm("nola", 250, 0.1),
+    Arm("mcnc", 256, 0.3),
+)
 
 
 def losses(module: nn.Module, rows: Sequence[torch.Tensor]) -> list[float]:
@@ -101,10 +115,10 @@ def forecasters() -> list[Forecaster]:
     ]
 
 
-def forecast_lines(seed: int, num_steps: int, iterations: int) -> Iterator[str]:
+def forecast_lines(arms: Sequence[Arm], seed: int, num_steps: int, iterations: int) -> Iterator[str]:
     yield "| coordinates | numbers | forecaster | horizon | skill | jump value | s a forecast | s to fit |"
     yield "|---|---:|---|---:|---:|---:|---:|---:|"
-    for arm in ARMS:
+    for arm in arms:
         module = Classifier(arm.module(seed), "adam", arm.rate, "constant", num_steps)
         with tempfile.TemporaryDirectory() as folder, quiet_lightning():
             recorder = TrajectoryRecorder(Path(folder) / "t", CADENCE)
@@ -199,13 +213,15 @@ def cell(reached: Sequence[float | None]) -> str:
     return f"{statistics.geometric_mean(there):.3g}{ends}"
 
 
-def packet_lines(seeds: Sequence[int], num_steps: int, errors: Sequence[float | None]) -> Iterator[str]:
+def packet_lines(
+    arms: Sequence[Arm], seeds: Sequence[int], num_steps: int, errors: Sequence[float | None]
+) -> Iterator[str]:
     wanted = " | ".join(f"to {100 * target:.0f} %" for target in TARGETS)
     yield "Megabits of all packets until a test accuracy was reached; how many seeds reached it where not all did:"
     yield ""
     yield f"| coordinates | numbers | sent as | bits a number | best accuracy, % | {wanted} |"
     yield "|---|---:|---|---:|---:|" + "---:|" * len(TARGETS)
-    for arm in ARMS:
+    for arm in arms:
         for nmse in errors:
             runs = [send(arm, seed, num_steps, nmse) for seed in seeds]
             size = runs[0][0]
@@ -222,10 +238,12 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=150, help="of a fit")
     parser.add_argument("--nmse", type=float, nargs="+", default=[0.1, 0.5, 0.8])
     parser.add_argument("--seeds", type=int, default=5, help="for packets; forecasts are of the first")
+    parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], help="all if not given")
     parser.add_argument("--only", choices=["forecasts", "packets"])
     parser.add_argument("--text", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    arms = [arm for arm in ARMS if given.arms is None or arm.name in given.arms]
 
     def lines() -> Iterator[str]:
         number = given.seeds if given.only == "packets" else 1
@@ -234,10 +252,10 @@ def main() -> None:
         if given.only != "packets":
             yield f"Fits of at most {given.iterations} iterations."
             yield ""
-            yield from forecast_lines(0, given.steps, given.iterations)
+            yield from forecast_lines(arms, 0, given.steps, given.iterations)
             yield ""
         if given.only != "forecasts":
-            yield from packet_lines(range(given.seeds), given.steps, [None, *given.nmse])
+            yield from packet_lines(arms, range(given.seeds), given.steps, [None, *given.nmse])
 
     report(lines(), provenance(), given.text)
 

@@ -1,8 +1,11 @@
 """Supermasks: one fixed network, a mask a task, and finding the task."""
 
 import copy
+import hashlib
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,6 +204,33 @@ def test_a_file_takes_a_bit_a_weight(learned: Supermasks, tmp_path: Path) -> Non
     assert torch.equal(back.masks(), learned.masks())
     inputs, _ = _task(2)
     torch.testing.assert_close(back(inputs, task=2), learned(inputs, task=2), rtol=0, atol=0)
+
+
+def _digest(network: Supermasks) -> str:
+    """Of the bits of each task's weights."""
+    return hashlib.sha256((network.weights * network.masks()).numpy().tobytes()).hexdigest()
+
+
+FRESH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_models_coordinates_supermasks import _digest, _module
+from deadreckon.models.coordinates import load_supermasks
+print(_digest(load_supermasks(sys.argv[2], _module())))
+"""
+
+
+@pytest.mark.slow
+def test_a_fresh_process_reads_the_same_networks(learned: Supermasks, tmp_path: Path) -> None:
+    """Another process makes every task's weights from the file, bit for bit."""
+    save_supermasks(learned, tmp_path / "masks")
+    ran = subprocess.run(
+        [sys.executable, "-c", FRESH, str(Path(__file__).parent), str(tmp_path / "masks")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == _digest(learned)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import importlib.resources
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,11 @@ def test_every_source_file_is_installed_and_its_examples_run(path: Path) -> None
     if path in NEEDS:
         pytest.importorskip(NEEDS[path], reason="needs an extra that is not installed here")
     module = importlib.import_module(_module_name(path))
-    results = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert results.failed == 0
+    if ">>>" in (ROOT / path).read_text():  # the search is what takes long
+        assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 
 
+@cache
 def _imports(path: Path) -> list[str]:
     """Absolute names of the modules that a file imports, those under `TYPE_CHECKING` too."""
     package = ("deadreckon", *path.parent.parts)
