@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from ..forecast import Layout
 from .coding import Quantised, Search
-from .lattice_contexts import Integers, Port, Tables, exchange_points, folded, num_contexts
+from .lattice_contexts import Port, Tables, exchange_points, folded, num_contexts
 from .lattice_points import dimension, nearest
 from .symbol_coder import CoderState
-from .vector_coding import Exchanger, Points, PointTrial, VectorCoding, VectorQuantiser
+from .vector_coding import Exchanger, PassByPass, Points, PointTrial, VectorCoding, VectorQuantiser
 
 # Of Z's dead zone, which is best for single coordinates. On gradients of seven nets 0.35 and 0.5 are equal; one bias of
 # 0.1 for all costs 2.5 % at NMSE 0.5, 1 % at 0.1 and nothing at 0.01, one for each vector 1.5, 0.3 and 0.1 %.
@@ -61,19 +61,7 @@ class LatticeCoding(VectorCoding):
 
     @override
     def _exchanger(self, port: Port) -> Exchanger:
-        return _PointExchanger(port)
-
-
-@final
-class _PointExchanger(Exchanger):
-    def __init__(self, port: Port) -> None:
-        self._port = port
-
-    @override
-    def exchange(
-        self, points: Points, classes: Integers, of_vectors: Integers, numbers: npt.NDArray[np.integer]
-    ) -> Points:
-        return exchange_points(self._port, points, classes, of_vectors)
+        return PassByPass(port, exchange_points)
 
 
 @final

@@ -37,7 +37,7 @@ from .scale_classes import MEAN_UNIT
 from .symbol_coder import CoderState, Levels
 from .symbols import MAX_DIRECT
 from .tables import TOTAL
-from .vector_coding import EXACT, Exchanger, Points, PointTrial, VectorCoding, VectorQuantiser
+from .vector_coding import EXACT, Exchanger, PassByPass, Points, PointTrial, VectorCoding, VectorQuantiser
 
 NAME = "A2"
 SCALES = (275 / 256, 476 / 256)  # the steps, in cell widths
@@ -89,7 +89,7 @@ class HexagonalCoding(VectorCoding):
 
     @override
     def _exchanger(self, port: Port) -> Exchanger:
-        return _PairExchanger(port)
+        return PassByPass(port, exchange_pairs)
 
     @override
     def _expected(
@@ -139,38 +139,43 @@ def folded_to_pairs(census: Integers) -> Integers:
     return np.concatenate([whole, halves, cosets], axis=1)
 
 
-@final
-class _PairExchanger(Exchanger):
-    def __init__(self, port: Port) -> None:
-        self._port = port
+def exchange_pairs(port: Port, points: Points, classes: Integers, of_vectors: Integers) -> Points:
+    """Pairs through a port: those given when writing, those of the packet when reading.
 
-    @override
-    def exchange(
-        self, points: Points, classes: Integers, of_vectors: Integers, numbers: npt.NDArray[np.integer]
-    ) -> Points:
-        port = self._port
-        coset = port.exchange(of_vectors * NUM_CONTEXTS + COSET, points[:, 0].astype(np.int64) & 1)
-        if ((coset != 0) & (coset != 1)).any():
-            raise PacketError(f"The packet is damaged: A2 has cosets 0 and 1, got {coset.min()} to {coset.max()}.")
-        means = np.maximum(port.tables.census.means[classes], coset[:, None] * (MEAN_UNIT // 2))
-        expected = CONFIDENCE + means.sum(axis=1) // DIMENSION
-        found, shown = [], expected.copy()
-        total, lean = np.zeros_like(coset), np.zeros_like(coset)
-        for place in range(DIMENSION):
-            turned = lean < 0  # then p is -p and floor(p) is -floor(p) - coset
-            which = corrected(classes[:, place], shown, expected) * NUM_CONTEXTS + SUMS * coset + total
-            digit = points[:, place].astype(np.int64) >> 1
-            digit = port.exchange(which, np.where(turned, -digit - coset, digit))
-            magnitude = np.where(digit < 0, -digit - coset, digit)
-            digit = np.where(turned, -digit - coset, digit)
-            if np.abs(digit).max(initial=0) > LARGEST_DIGIT:
-                raise PacketError(f"The packet is damaged: a lattice coordinate beyond {LARGEST_DIGIT} steps.")
-            found.append(2 * digit + coset)
-            total = np.minimum(total + magnitude, SUMS - 1)
-            lean = next_lean(lean, found[-1])
-            expected = expected + means[:, place]
-            shown += np.minimum(magnitude, MAX_MAGNITUDE) * MEAN_UNIT + coset * (MEAN_UNIT // 2)
-        return np.stack(found, axis=1).astype(np.int32)
+    Args:
+        port: which end this is.
+        points: `[pair, 2]`, doubled; any when reading.
+        classes: of the coordinates, `[pair, 2]`.
+        of_vectors: classes of the pairs, for the coset, `[pair]`.
+
+    Returns:
+        `[pair, 2]`, doubled.
+
+    Raises:
+        PacketError: if a coset is neither 0 nor 1, or a coordinate is too large.
+    """
+    coset = port.exchange(of_vectors * NUM_CONTEXTS + COSET, points[:, 0].astype(np.int64) & 1)
+    if ((coset != 0) & (coset != 1)).any():
+        raise PacketError(f"The packet is damaged: A2 has cosets 0 and 1, got {coset.min()} to {coset.max()}.")
+    means = np.maximum(port.tables.census.means[classes], coset[:, None] * (MEAN_UNIT // 2))
+    expected = CONFIDENCE + means.sum(axis=1) // DIMENSION
+    found, shown = [], expected.copy()
+    total, lean = np.zeros_like(coset), np.zeros_like(coset)
+    for place in range(DIMENSION):
+        turned = lean < 0  # then p is -p and floor(p) is -floor(p) - coset
+        which = corrected(classes[:, place], shown, expected) * NUM_CONTEXTS + SUMS * coset + total
+        digit = points[:, place].astype(np.int64) >> 1
+        digit = port.exchange(which, np.where(turned, -digit - coset, digit))
+        magnitude = np.where(digit < 0, -digit - coset, digit)
+        digit = np.where(turned, -digit - coset, digit)
+        if np.abs(digit).max(initial=0) > LARGEST_DIGIT:
+            raise PacketError(f"The packet is damaged: a lattice coordinate beyond {LARGEST_DIGIT} steps.")
+        found.append(2 * digit + coset)
+        total = np.minimum(total + magnitude, SUMS - 1)
+        lean = next_lean(lean, found[-1])
+        expected = expected + means[:, place]
+        shown += np.minimum(magnitude, MAX_MAGNITUDE) * MEAN_UNIT + coset * (MEAN_UNIT // 2)
+    return np.stack(found, axis=1).astype(np.int32)
 
 
 @final

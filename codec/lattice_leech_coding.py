@@ -14,11 +14,11 @@ from typing_extensions import override
 from ..forecast import Layout
 from .coding import Search
 from .lattice_coding import NearestPoints, shared_bias
-from .lattice_contexts import Integers, Port, Tables
+from .lattice_contexts import Port, Tables
 from .lattice_leech import DIMENSION, nearest
 from .lattice_leech_contexts import NUM_CONTEXTS, exchange_words, folded_to_words, systematic
 from .symbol_coder import CoderState
-from .vector_coding import Exchanger, Points, VectorCoding, VectorQuantiser
+from .vector_coding import Exchanger, PassByPass, Points, VectorCoding, VectorQuantiser
 
 NAME = "Leech"
 
@@ -71,16 +71,4 @@ class LeechCoding(VectorCoding):
 
     @override
     def _exchanger(self, port: Port) -> Exchanger:
-        return _WordExchanger(port)
-
-
-@final
-class _WordExchanger(Exchanger):
-    def __init__(self, port: Port) -> None:
-        self._port = port
-
-    @override
-    def exchange(
-        self, points: Points, classes: Integers, of_vectors: Integers, numbers: npt.NDArray[np.integer]
-    ) -> Points:
-        return exchange_words(self._port, points, classes, of_vectors)
+        return PassByPass(port, exchange_words)

@@ -8,8 +8,8 @@ Activity is in steps, the unit of points.
 """
 
 import abc
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -333,3 +333,23 @@ class Exchanger(abc.ABC):
         Raises:
             PacketError: if no point could have been meant.
         """
+
+
+@final
+class PassByPass(Exchanger):
+    """Carries points whose coding remembers nothing from pass to pass.
+
+    Args:
+        port: which end this is.
+        exchange: carries points of classes of coordinates and of vectors through the port.
+    """
+
+    def __init__(self, port: Port, exchange: Callable[[Port, Points, Integers, Integers], Points]) -> None:
+        self._port = port
+        self._exchange = exchange
+
+    @override
+    def exchange(
+        self, points: Points, classes: Integers, of_vectors: Integers, numbers: npt.NDArray[np.integer]
+    ) -> Points:
+        return self._exchange(self._port, points, classes, of_vectors)
