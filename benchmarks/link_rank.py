@@ -67,19 +67,24 @@ PROBLEMS = {
 }
 
 
+RATES = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)  # bits a coordinate
 OURS = {
-    "all_gather 0.5": (CodecConfig.fast(0.5, "classic"), ExchangeConfig("all_gather", check_every=0)),
-    "all_gather 0.2": (CodecConfig.fast(0.2, "classic"), ExchangeConfig("all_gather", check_every=0)),
-    "all_gather 0.1": (CodecConfig.fast(0.1, "classic"), ExchangeConfig("all_gather", check_every=0)),
-    "leaky 0.5": (CodecConfig.fast(0.5), ExchangeConfig("all_gather", check_every=0)),
-    "leaky 0.3": (CodecConfig.fast(0.3), ExchangeConfig("all_gather", check_every=0)),
-    "leaky shards 0.5": (CodecConfig.fast(0.5), ExchangeConfig("sharded", check_every=0)),
-    "sharded 0.5": (CodecConfig.fast(0.5, "classic"), ExchangeConfig("sharded", check_every=0)),
-    "sharded 0.2": (CodecConfig.fast(0.2, "classic"), ExchangeConfig("sharded", check_every=0)),
-    "lattice_sum L=1": (CodecConfig.fast(0.5, "classic"), ExchangeConfig("lattice_sum", levels=1, check_every=0)),
-    "lattice_sum L=7": (CodecConfig.fast(0.5, "classic"), ExchangeConfig("lattice_sum", levels=7, check_every=0)),
-    "default": (CodecConfig(lattice="Z", feedback="classic"), ExchangeConfig("all_gather", check_every=0)),
+    f"{feedback} {bits:g}{'' if way == 'all_gather' else f' {way}'}": (
+        CodecConfig.fast(bits, feedback),
+        ExchangeConfig(way, check_every=0),
+    )
+    for feedback in ("classic", "leaky", "off")
+    for bits in RATES
+    for way in ("all_gather", "sharded")
 }
+OURS |= {
+    f"lattice_sum L={levels}": (
+        CodecConfig.fast(0.5, "classic"),
+        ExchangeConfig("lattice_sum", levels=levels, check_every=0),
+    )
+    for levels in (1, 7)
+}
+OURS["default"] = (CodecConfig(lattice="Z", feedback="classic"), ExchangeConfig("all_gather", check_every=0))
 
 
 @dataclass

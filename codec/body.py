@@ -11,7 +11,7 @@ from .coding import Coding, Quantised
 from .errors import PacketError
 from .lattice import NUM_WIDTHS
 from .metric import HIGHEST_FLOOR, LOWEST_FLOOR
-from .symbol_coder import CoderState, Levels, empty_stack, stack_from_bytes, stack_to_bytes
+from .symbol_coder import CoderState, Levels
 
 _CELL_ORDER = 5  # of the Golomb codes: the width of a cell moves by an eighth of an octave between packets,
 _OFFSET_ORDER = 2  # centroids by a few 128ths of a cell
@@ -90,9 +90,7 @@ def write_body(body: Body, context: Context) -> tuple[bytes, BodyBits, CoderStat
     level_bits = len(bits) - quantiser_bits
     coefficients.write(body.coefficients, bits)
     parameters = bits.to_bytes()
-    stack = empty_stack()
-    state = coding.push(stack, points, context.state, cell_index, body.levels)
-    words = stack_to_bytes(stack)
+    words, state = coding.write(points, context.state, cell_index, body.levels)
     coefficient_bits = 8 * len(parameters) - level_bits - quantiser_bits
     return parameters + words, BodyBits(quantiser_bits, level_bits, coefficient_bits, 8 * len(words)), state
 
@@ -126,8 +124,5 @@ def read_body(data: bytes, context: Context, shape: tuple[int, int]) -> tuple[Bo
         if not levels.any():
             raise PacketError("The packet is damaged: it has levels that are all 0.")
     read = coefficients.read(bits, shape)
-    stack = stack_from_bytes(bits.finish())
-    points, state = coding.pop(stack, context.state, cell_index, levels)
-    if not stack.is_empty():
-        raise PacketError("The packet is damaged: its entropy-coded part holds more than its symbols.")
+    points, state = coding.read(bits.finish(), context.state, cell_index, levels)
     return Body(levels, read, Quantised(cell_index, np.array(offsets, np.int8), points), floor, lattice), state

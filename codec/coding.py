@@ -9,12 +9,24 @@ from typing_extensions import override
 
 from .activity import Matrix, of_coordinates
 from .coefficients import Cost
+from .decoded import Sparse
+from .errors import PacketError
 from .lattice import NUM_OFFSETS, Quantiser, Trial, reconstruct
 from .stochastic import RoundingKey, StochasticQuantiser
-from .symbol_coder import CoderState, Levels, SymbolCoder, pop_bytes, push_bytes
+from .symbol_coder import (
+    CoderState,
+    Levels,
+    SymbolCoder,
+    empty_stack,
+    pop_bytes,
+    push_bytes,
+    stack_from_bytes,
+    stack_to_bytes,
+)
 from .symbols import NUM_DIRECT, escape_bits, num_escape_bits, read_escapes, to_symbols
 
 _Points = TypeVar("_Points")
+TOO_LONG = "The packet is damaged: its entropy-coded part holds more than its symbols."
 
 
 class Search(NamedTuple):
@@ -102,11 +114,33 @@ class Coding(abc.ABC, Generic[_Points]):
             PacketError: if they are not what some encoder made.
         """
 
+    def write(self, points: _Points, state: CoderState, cell_index: int, levels: Levels) -> tuple[bytes, CoderState]:
+        """Points as bytes; and the state after them."""
+        stack = empty_stack()
+        after = self.push(stack, points, state, cell_index, levels)
+        return stack_to_bytes(stack), after
+
+    def read(self, data: bytes, state: CoderState, cell_index: int, levels: Levels) -> tuple[_Points, CoderState]:
+        """The inverse of `write`, for any bytes.
+
+        Raises:
+            PacketError: if they are not what some encoder made.
+        """
+        stack = stack_from_bytes(data)
+        points, after = self.pop(stack, state, cell_index, levels)
+        if not stack.is_empty():
+            raise PacketError(TOO_LONG)
+        return points, after
+
     @abc.abstractmethod
     def reconstruct(
         self, points: _Points, offsets: npt.NDArray[np.int8], cell_index: int, levels: Levels
     ) -> npt.NDArray[np.float32]:
         """The residual that points stand for, `[param]`; infinite where float32 cannot hold it."""
+
+    def nonzero(self, points: _Points, offsets: npt.NDArray[np.int8], cell_index: int, levels: Levels) -> Sparse | None:
+        """`reconstruct` without the zeros; `None` where most coordinates are none."""
+        return None
 
     def ideal_bits(
         self, points: _Points, state: CoderState, cell_index: int, levels: Levels

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from .body import Body, read_body
+from .decoded import Decoded, Sparse, add_share, dense
 from .endpoint import Endpoint
 from .errors import OutOfStepError, PacketError
 from .metric import scale_of
 from .packet import HEAL, KEY_FRAME, NOT_FINITE, RAW, Header, fingerprint, read_packet
 from .state import SharedState
 from .symbol_coder import CoderState
+from .vector_passes import all_finite
 
 
 @final
@@ -34,6 +36,20 @@ class Decoder(Endpoint):
             PacketError: if it is damaged or not of this link. The state is as before.
             OutOfStepError: if it is sound but does not follow the last one. The state is as before.
         """
+        decoded = self._decoded(packet)
+        if isinstance(decoded, Sparse) or not self._keeping.num_rows:
+            return torch.from_numpy(dense(decoded))
+        return torch.from_numpy(decoded.copy())
+
+    @torch.no_grad()
+    def add_decoded(self, packet: bytes, total: Tensor, share: float = 1.0) -> None:
+        """Decode, and add `share` times the vector to `total`, `[param]`, float32 on the CPU, in place.
+
+        Takes a fraction of the time where most of it is zero. Nothing is added where it raises, as `decode` does.
+        """
+        add_share(total.numpy(), self._decoded(packet), share)
+
+    def _decoded(self, packet: bytes) -> Decoded:
         if not isinstance(packet, bytes | bytearray | memoryview):
             raise PacketError(f"A packet must be bytes, got {type(packet).__name__}.")
         packet = bytes(packet)
@@ -44,25 +60,24 @@ class Decoder(Endpoint):
         if not finite and not raw:
             raise PacketError("The packet is damaged: only raw packets may hold NaN or infinity.")
         if raw:
-            values, coder, body = self._raw(data), None, None
+            decoded, coder, body = self._raw(data), None, None
         elif self._config.lattice == "raw":
             raise PacketError("The packet is damaged: the raw coder has raw packets only.")
         else:
-            values, coder, body = self._coded(data, base, header.step)
-        if bool(np.isfinite(values).all()) != finite:
+            decoded, coder, body = self._coded(data, base, header.step)
+        if all_finite(decoded.values if isinstance(decoded, Sparse) else decoded) != finite:
             raise PacketError("The packet is damaged: its flag for NaN and infinity does not fit what it holds.")
-        vector = torch.from_numpy(values)
         self._state = self._keeping.advanced(
             base,
             packet,
             header.step,
             header.sequence,
-            vector if finite else None,
+            decoded if finite else None,
             coder,
             body.quantised.offsets if body else None,
             body.coefficients if body else None,
         )
-        return vector.clone() if self._keeping.num_rows else vector
+        return decoded
 
     def _base(self, header: Header) -> SharedState:
         """The state the packet was coded against."""
@@ -87,7 +102,7 @@ class Decoder(Endpoint):
             )
         return np.frombuffer(data, "<f4").astype(np.float32)
 
-    def _coded(self, data: bytes, base: SharedState, step: int) -> tuple[npt.NDArray[np.float32], CoderState, Body]:
+    def _coded(self, data: bytes, base: SharedState, step: int) -> tuple[Decoded, CoderState, Body]:
         basis = self._predictor.basis(base, step)
         context = self._context(base)
         body, coder = read_body(data, context, (len(self._predictor.spans), len(basis)))
@@ -97,8 +112,13 @@ class Decoder(Endpoint):
             basis = tuple(row / scale for row in basis)
         with np.errstate(over="ignore", invalid="ignore"):
             coding = self._codings[body.lattice]
-            values = coding.reconstruct(quantised.points, quantised.offsets, quantised.cell_index, body.levels)
+            told = quantised.points, quantised.offsets, quantised.cell_index, body.levels
             prediction = self._prediction(body.coefficients, basis)
+            if prediction is None and scale is None and not self._keeping.needs_vectors:
+                sparse = coding.nonzero(*told)
+                if sparse is not None:
+                    return sparse, coder, body
+            values = coding.reconstruct(*told)
             if prediction is not None:
                 values += prediction
             if scale is not None:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from . import coefficients
 from .body import Body, BodyBits
+from .decoded import Decoded
 from .symbol_coder import CoderState
 
 
@@ -51,20 +52,22 @@ class Coded(NamedTuple):
         bits: of its parts.
         body: what it says.
         state: the entropy coder's after it.
-        vector: what it decodes to, `[param]`.
+        decoded: what it decodes to.
         error: squared, in the metric.
         energy: of the vector in the metric, which `error` is a share of.
         residual_energy: what the prediction left of it.
+        magnitude: of the vector in the metric, by which the rate control tells how wide the next cells are.
     """
 
     data: bytes
     bits: BodyBits
     body: Body
     state: CoderState
-    vector: npt.NDArray[np.float32]
+    decoded: Decoded
     error: float
     energy: float
     residual_energy: float
+    magnitude: float
 
     @property
     def cell_index(self) -> int:

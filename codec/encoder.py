@@ -14,6 +14,7 @@ from ..forecast import Layout, LayoutError
 from .body import Body, Context, write_body
 from .coding import Search
 from .config import CodecConfig
+from .decoded import Decoded, Sparse, add_share, dense
 from .encode_report import Coded, EncodeReport, report_of
 from .endpoint import Endpoint
 from .energy import energy, squared_error
@@ -29,6 +30,7 @@ from .state import SharedState
 from .stochastic import RoundingKey
 from .symbol_coder import ERROR_BITS, NO_VECTOR, CoderState, Levels
 from .tensor_bits import TensorBits, tensor_bits
+from .vector_passes import all_finite
 
 # Rounding the result to float32 adds error that the search does not see; these shares of the bound are tried in turn.
 _SHARES = (1.0, 0.98, 0.9, 0.5)
@@ -57,6 +59,7 @@ class _Task(NamedTuple):
         search: for the first try.
         floor: exponent of the metric's floor.
         scale: of the metric, `[param]`; `None` where it has none.
+        magnitude: of the values, for the rate control.
     """
 
     values: npt.NDArray[np.float32]
@@ -69,6 +72,12 @@ class _Task(NamedTuple):
     search: Search
     floor: int
     scale: npt.NDArray[np.float32] | None
+    magnitude: float
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the lattice points are all there is to the vector."""
+        return self.prediction is None and self.scale is None
 
 
 class _Last(NamedTuple):
@@ -87,7 +96,7 @@ class Encoder(Endpoint):
     """
 
     _undo: tuple[SharedState, _Own] | None = None
-    _reconstruction: Tensor | None = None
+    _reconstruction: Decoded | None = None
     _report: EncodeReport | None = None
     _last: _Last | None = None
 
@@ -134,15 +143,16 @@ class Encoder(Endpoint):
             )
         key_frame = key_frame or self._state.last_step < 0
         base = self._key_frame_base(self._state.sequence) if key_frame else self._state
-        finite = bool(np.isfinite(values).all())
+        wanted, whole = self._feedback.corrected(self._own.feedback, values, learning_rate)
+        finite = math.isfinite(whole) or all_finite(values)
         if finite:
-            values = self._feedback.corrected(self._own.feedback, values, learning_rate)
-            if self._config.feedback != "off" and not np.isfinite(values).all():
+            values = wanted
+            if not math.isfinite(whole):
                 raise EncodeError(
                     "The vector plus what error feedback owes is beyond float32. Lower the learning rate."
                 )
         can_be_coded = finite and len(values) and self._config.lattice != "raw"
-        coded, lead = self._coded(values, base, step) if can_be_coded else (None, self._own.lead)
+        coded, lead = self._coded(values, whole, base, step) if can_be_coded else (None, self._own.lead)
         data = coded.data if coded else values.astype("<f4", copy=False).tobytes()
         flags = KEY_FRAME * key_frame | (0 if coded else RAW) | (0 if finite else NOT_FINITE)
         with_digest = base.sequence % STATE_DIGEST_EVERY == 0 and not key_frame
@@ -150,10 +160,10 @@ class Encoder(Endpoint):
         header = Header(flags, step, base.sequence, digests)
         packet = write_packet(header, data, self._link, self._due(), self._key)
 
-        decoded = torch.from_numpy(coded.vector if coded else values.copy())
+        decoded = coded.decoded if coded else values.copy()
         self._undo = self._state, self._own
         if finite:
-            self._own = self._settled(values, decoded.numpy(), learning_rate, packet, coded, lead)
+            self._own = self._settled(values, whole, decoded, learning_rate, packet, coded, lead)
         self._state = self._keeping.advanced(
             base,
             packet,
@@ -175,7 +185,8 @@ class Encoder(Endpoint):
     def _settled(
         self,
         values: npt.NDArray[np.float32],
-        decoded: npt.NDArray[np.float32],
+        whole: float,
+        decoded: Decoded,
         learning_rate: float | None,
         packet: bytes,
         coded: Coded | None,
@@ -184,9 +195,9 @@ class Encoder(Endpoint):
         """What the encoder keeps for itself after a packet."""
         feedback = self._feedback.settled(self._own.feedback, values, decoded, learning_rate)
         control = self._own.control
-        if values.any():  # zeros say nothing of how wide cells should be
+        if whole:  # zeros say nothing of how wide cells should be
             outcome = Outcome(8 * len(packet) / len(values), coded.nmse if coded else 0.0)
-            at = CellsAt(coded.cell_index, coded.energy) if coded else None
+            at = CellsAt(coded.cell_index, coded.magnitude) if coded else None
             control = after(self._control, control, outcome, at)
         return _Own(feedback, control, lead)
 
@@ -208,15 +219,20 @@ class Encoder(Endpoint):
         Raises:
             EncodeError: before the first packet.
         """
-        return self.decoded.clone()
+        decoded = self._decoded()
+        return torch.from_numpy(dense(decoded) if isinstance(decoded, Sparse) else decoded.copy())
 
-    @property
-    def decoded(self) -> Tensor:
-        """`reconstruction` without the copy: the codec's own memory, only to be read.
+    def add_decoded(self, total: Tensor, share: float = 1.0) -> None:
+        """Add `share` times `reconstruction` to `total`, `[param]`, float32 on the CPU, in place.
+
+        Takes a fraction of the time where most of it is zero.
 
         Raises:
             EncodeError: before the first packet.
         """
+        add_share(total.numpy(), self._decoded(), share)
+
+    def _decoded(self) -> Decoded:
         if self._reconstruction is None:
             raise EncodeError("Nothing has been encoded yet.")
         return self._reconstruction
@@ -282,12 +298,14 @@ class Encoder(Endpoint):
             raise EncodeError(f"The vector must be of floating-point numbers, got {given.dtype}.")
         return given.to("cpu", torch.float32).contiguous().numpy()
 
-    def _coded(self, values: npt.NDArray[np.float32], base: SharedState, step: int) -> tuple[Coded | None, float]:
+    def _coded(
+        self, values: npt.NDArray[np.float32], whole: float, base: SharedState, step: int
+    ) -> tuple[Coded | None, float]:
         """The coded form, `None` where float32 is shorter or the bound cannot be kept; and Z's lead after it."""
         context = self._context(base)
         lead, is_open = self._own.lead, len(context.codings) > 1
         with np.errstate(over="ignore", invalid="ignore"):
-            task = self._task(values, base, step, context)
+            task = self._task(values, whole, base, step, context)
             if is_open and is_trial(base.coder.num_updates):
                 attempts = [self._attempt(which, task, context) for which in range(len(context.codings))]
                 z, e8 = (one and Attempt(8 * len(one.data), one.error, one.cell_index) for one in attempts)
@@ -302,19 +320,22 @@ class Encoder(Endpoint):
                     coded = self._attempt(1 - wanted, task, context)
         return coded if coded is not None and len(coded.data) < 4 * len(values) else None, lead
 
-    def _task(self, values: npt.NDArray[np.float32], base: SharedState, step: int, context: Context) -> _Task:
-        """Everything before the lattice."""
+    def _task(
+        self, values: npt.NDArray[np.float32], whole: float, base: SharedState, step: int, context: Context
+    ) -> _Task:
+        """Everything before the lattice, of values whose squared norm is `whole`."""
         basis = self._predictor.basis(base, step)
         floor, scale = 0, None
         if context.weighted:
             floor = floor_exponent(base.moment.numpy(), self._lacking(base))
             scale = scale_of(base.moment.numpy(), self._lacking(base), floor)
             values, basis = values / scale, tuple(row / scale for row in basis)
-        whole = energy(values)
+            whole = energy(values)
         bound = self._config.nmse * whole
         fixed = self._own.control.cell_index >= 0
         start = base.coder.cell_index if base.coder.num_updates else _guess(bound, len(values))
-        start = self._own.control.cells(whole) if fixed else start
+        magnitude = self._control.magnitude(values, whole)
+        start = self._own.control.cells(magnitude) if fixed else start
         rounding = RoundingKey(self._seed, step) if self._config.rounding == "stochastic" else None
         weights = self._predictor.coefficients(values, basis, context.codings[0].cost(base.coder, start))
         prediction = self._prediction(weights, basis)
@@ -327,7 +348,7 @@ class Encoder(Endpoint):
         levels = self._levels(values, residual, base, start)
         residual, given_up = self._without(residual, levels)
         search = Search(residual, left - given_up, bound - given_up, start, fixed, levels, base.coder, rounding)
-        return _Task(values, whole, bound, prediction, left, given_up, weights, search, floor, scale)
+        return _Task(values, whole, bound, prediction, left, given_up, weights, search, floor, scale, magnitude)
 
     def _attempt(self, which: int, task: _Task, context: Context) -> Coded | None:
         """The coded form in one lattice, or `None` where the bound cannot be kept."""
@@ -337,25 +358,27 @@ class Encoder(Endpoint):
             quantised = coding.quantise(search._replace(bound=share * search.bound))
             if quantised is None:
                 return None
-            decoded = coding.reconstruct(quantised.points, quantised.offsets, quantised.cell_index, search.levels)
+            told = quantised.points, quantised.offsets, quantised.cell_index, search.levels
+            sparse = coding.nonzero(*told) if task.is_alone and not self._keeping.needs_vectors else None
+            decoded = coding.reconstruct(*told) if sparse is None else sparse
             if task.prediction is not None:
-                decoded += task.prediction
+                decoded = dense(decoded) + task.prediction
             known = quantised.error if search.fixed and task.prediction is None else None
             if known is not None and task.residual_energy < _SAFE_ENERGY:
                 error = known + task.given_up
             else:
-                error = squared_error(task.values, decoded)
+                error = squared_error(task.values, dense(decoded))
             if error <= task.bound or (free and math.isfinite(error)):  # false where float32 overflowed
                 break
         else:
             return None
         if task.scale is not None:
-            decoded *= task.scale
+            decoded = dense(decoded) * task.scale
             if not np.isfinite(decoded).all():
                 return None
         body = Body(search.levels, task.coefficients, quantised, task.floor, which)
         data, bits, state = write_body(body, context)
-        return Coded(data, bits, body, state, decoded, error, task.energy, task.residual_energy)
+        return Coded(data, bits, body, state, decoded, error, task.energy, task.residual_energy, task.magnitude)
 
     def _levels(
         self, values: npt.NDArray[np.float32], residual: npt.NDArray[np.float32], base: SharedState, cell_index: int
@@ -415,7 +438,7 @@ def _control_from(saved: Tensor | None) -> ControlState:
         raise StateError("`control` of an encoder's state must be three finite float64 numbers.")
     debt, cell_index, last = saved.tolist()
     if last <= 0:
-        raise StateError(f"`control` of an encoder's state has energy {last}, which must be above 0.")
+        raise StateError(f"`control` of an encoder's state has magnitude {last}, which must be above 0.")
     if not (cell_index == int(cell_index) and -1 <= cell_index < NUM_WIDTHS):
         raise StateError(f"`control` of an encoder's state names cell width {cell_index} of {NUM_WIDTHS}.")
     return ControlState(debt, int(cell_index), last)

@@ -12,6 +12,7 @@ from .activity import matrices
 from .body import Context
 from .coding import Coding, ScalarCoding
 from .coefficients import combine
+from .compiled import COMPILED
 from .config import CodecConfig
 from .errors import ConfigError
 from .lattice import lattice_names
@@ -58,7 +59,11 @@ def _make_coding(layout: Layout, config: CodecConfig, lattice: str) -> Coding:
     if lattice in trellis_names():
         return TrellisCoding(layout, lattice, config.dead_zone)
     if config.entropy == "runs":
-        return RunCoding(layout, config.dead_zone)
+        if not COMPILED:
+            return RunCoding(layout, config.dead_zone)
+        from .run_coding_compiled import CompiledRunCoding
+
+        return CompiledRunCoding(layout, config.dead_zone)
     return ScalarCoding(ENTROPY_CODERS[config.entropy](layout), matrices(layout), config.dead_zone)
 
 

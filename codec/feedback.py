@@ -29,26 +29,34 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from .decoded import Decoded, left_over
+from .energy import energy
 from .errors import ConfigError, EncodeError, StateError
-
-FloatVector = npt.NDArray[np.float32]
+from .vector_passes import FloatVector, sum_and_energy
 
 
 class FeedbackState(NamedTuple):
     """What is owed.
 
     Attributes:
-        residual: e, `[param]`, float32, in the units of the vectors; `[0]` where nothing is ever owed.
-        learning_rate: the rate at which it came to be owed; `None` where that is unknown.
+        lost: what the last packet lost, `[param]`, float32, in the units of the vectors; `[0]` where nothing is ever
+            owed.
+        learning_rate: the rate at which it was lost; `None` where that is unknown.
+        share: of it that is owed. It is multiplied when it is added: a pass over the vector less.
     """
 
-    residual: FloatVector
+    lost: FloatVector
     learning_rate: float | None
+    share: float = 1.0
+
+    @property
+    def residual(self) -> FloatVector:
+        """e, `[param]`."""
+        return self.lost if self.share == 1 else self.lost * np.float32(self.share)
 
 
 class ErrorFeedback(abc.ABC):
@@ -72,8 +80,10 @@ class ErrorFeedback(abc.ABC):
         """
         return FeedbackState(np.zeros(size, np.float32), None)
 
-    def corrected(self, state: FeedbackState, vector: FloatVector, learning_rate: float | None = None) -> FloatVector:
-        """The vector to code: `vector` plus what is owed.
+    def corrected(
+        self, state: FeedbackState, vector: FloatVector, learning_rate: float | None = None
+    ) -> tuple[FloatVector, float]:
+        """The vector to code, `vector` plus what is owed, and its squared norm.
 
         Args:
             state: what is owed.
@@ -81,31 +91,31 @@ class ErrorFeedback(abc.ABC):
             learning_rate: at which the receiver applies this packet.
 
         Returns:
-            `[param]`, float32; infinite where float32 cannot hold the sum, for the caller to refuse. A new array
-            wherever something may be owed.
+            `[param]`, float32, a new array wherever something may be owed; and its squared norm. Neither is finite
+            where the vector is not or float32 cannot hold the sum, for the caller to refuse.
 
         Raises:
             EncodeError: if the rate is negative or not finite.
         """
         scale = _scale(state.learning_rate, learning_rate)
         with np.errstate(over="ignore", invalid="ignore"):
-            if scale == 1:
-                return vector + state.residual
-            return vector + np.multiply(state.residual, scale, dtype=np.float32) if scale else vector.copy()
+            if not scale:
+                return vector.copy(), energy(vector)
+            return sum_and_energy(vector, state.lost, np.float32(state.share), np.float32(scale))
 
     def settled(
         self,
         state: FeedbackState,
         corrected: FloatVector,
-        decoded: FloatVector,
+        decoded: Decoded,
         learning_rate: float | None = None,
     ) -> FeedbackState:
         """The state after a packet.
 
         Args:
             state: what was owed before it.
-            corrected: what was coded, `[param]`.
-            decoded: what the receiver gets, `[param]`.
+            corrected: what was coded, `[param]`, as `corrected` gave it; perhaps the state's memory from now on.
+            decoded: what the receiver gets.
             learning_rate: as given to `corrected`.
 
         Raises:
@@ -113,18 +123,19 @@ class ErrorFeedback(abc.ABC):
         """
         if not _scale(state.learning_rate, learning_rate):
             return state
-        rate = None if learning_rate is None else float(learning_rate)
-        return FeedbackState(self._owed(corrected, decoded), rate)
+        share = self._share()
+        lost = left_over(corrected, decoded) if share else state.lost
+        return FeedbackState(lost, None if learning_rate is None else float(learning_rate), share)
 
     @abc.abstractmethod
-    def _owed(self, corrected: FloatVector, decoded: FloatVector) -> FloatVector:
-        """What is owed after one packet at a rate above 0."""
+    def _share(self) -> float:
+        """How much of what a packet lost is owed."""
 
     def to_dict(self, state: FeedbackState) -> dict[str, Tensor]:
         """A state as plain tensors by name, for checkpoints; `from_dict` is the way back, exactly."""
         rate = math.nan if state.learning_rate is None else state.learning_rate
         return {
-            "residual": torch.from_numpy(state.residual.copy()),
+            "residual": torch.from_numpy(np.array(state.residual)),
             "learning_rate": torch.tensor(rate, dtype=torch.float64),
         }
 
@@ -162,13 +173,15 @@ class Off(ErrorFeedback):
         return FeedbackState(np.zeros(0, np.float32), None)
 
     @override
-    def corrected(self, state: FeedbackState, vector: FloatVector, learning_rate: float | None = None) -> FloatVector:
+    def corrected(
+        self, state: FeedbackState, vector: FloatVector, learning_rate: float | None = None
+    ) -> tuple[FloatVector, float]:
         _scale(None, learning_rate)
-        return vector
+        return vector, energy(vector)
 
     @override
-    def _owed(self, corrected: FloatVector, decoded: FloatVector) -> FloatVector:
-        return np.zeros(0, np.float32)
+    def _share(self) -> float:
+        return 0.0
 
 
 @final
@@ -179,8 +192,8 @@ class Classic(ErrorFeedback):
     name: ClassVar[str] = "classic"
 
     @override
-    def _owed(self, corrected: FloatVector, decoded: FloatVector) -> FloatVector:
-        return corrected - decoded
+    def _share(self) -> float:
+        return 1.0
 
 
 @final
@@ -205,10 +218,8 @@ class Leaky(ErrorFeedback):
             raise ConfigError(f"`decay` must be above 0 and at most 1, got {self.decay!r}.")
 
     @override
-    def _owed(self, corrected: FloatVector, decoded: FloatVector) -> FloatVector:
-        owed = corrected - decoded
-        owed *= np.float32(self.decay)
-        return owed
+    def _share(self) -> float:
+        return self.decay
 
 
 def feedback_names() -> tuple[str, ...]:

@@ -42,28 +42,60 @@ def round_to_cells(
         cell_index: of the cells.
     """
     width = cell_width(cell_index)
-    edge = np.float32(dead_zone) + np.float32(0.5)
-    # Lowered by more than float32's rounding, so that no coordinate is missed.
-    places = _at_least(residual, edge * np.float32(min(width * (1 - 1e-6), 2e38)))
+    places = _at_least(residual, lowest_kept(dead_zone, width))
     kept = residual.take(places)
     scaled = np.abs(kept).astype(np.float64)
     scaled /= width
     if scaled.max(initial=0.0) > LARGEST_VALUE:
         return None
-    rounded = np.floor(scaled + (1 - float(edge)))
+    rounded = np.floor(scaled + lift(dead_zone))
     outside = rounded > 0
     if not outside.all():
         places, kept, scaled, rounded = places[outside], kept[outside], scaled[outside], rounded[outside]
     scaled -= rounded
     kind = np.minimum(rounded, NUM_OFFSETS).astype(np.intp)
     total, number = np.bincount(kind, scaled, NUM_OFFSETS + 1), np.bincount(kind, minlength=NUM_OFFSETS + 1)
-    offsets, shift = best_offsets(number, total)
-    inside = float(scaled @ scaled) + float((number * shift * shift - 2 * shift * total).sum())
-    error = max(residual_energy - energy(kept), 0.0) + max(inside, 0.0) * width * width
-    if not error < residual_energy:  # values that win nothing are not worth sending
-        places, kept, rounded = places[:0], kept[:0], rounded[:0]
     values = rounded.astype(np.int32)
     np.negative(values, out=values, where=kept < 0)
+    sums = Sums(number, total, float(scaled @ scaled), energy(kept))
+    return finished(places, values, sums, residual_energy, cell_index)
+
+
+def lowest_kept(dead_zone: float, width: float) -> np.float32:
+    """The magnitude below which all is zero, lowered by more than float32's rounding, so that none is missed."""
+    return (np.float32(dead_zone) + np.float32(0.5)) * np.float32(min(width * (1 - 1e-6), 2e38))
+
+
+def lift(dead_zone: float) -> float:
+    """What is added to a magnitude in cells before it is rounded down."""
+    return 1 - float(np.float32(dead_zone) + np.float32(0.5))
+
+
+class Sums(NamedTuple):
+    """Of the coordinates that are not zero.
+
+    Attributes:
+        number: of each kind, magnitude 0, 1, 2 and above, `[kind]`.
+        total: of what they are above their magnitude, in cells, `[kind]`.
+        square: of that, over all.
+        energy: of the coordinates themselves.
+    """
+
+    number: npt.NDArray[np.integer]
+    total: npt.NDArray[np.float64]
+    square: float
+    energy: float
+
+
+def finished(
+    places: npt.NDArray[np.intp], values: npt.NDArray[np.int32], sums: Sums, residual_energy: float, cell_index: int
+) -> Rounded:
+    """Integers with their centroids and the error that they leave; none where they win nothing."""
+    offsets, shift = best_offsets(sums.number, sums.total)
+    inside = sums.square + float((sums.number * shift * shift - 2 * shift * sums.total).sum())
+    error = max(residual_energy - sums.energy, 0.0) + max(inside, 0.0) * cell_width(cell_index) ** 2
+    if not error < residual_energy:
+        places, values = places[:0], values[:0]
     return Rounded(Trial(cell_index, error, offsets), places, values)
 
 

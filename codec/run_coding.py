@@ -20,6 +20,7 @@ from ..forecast import Layout
 from .activity import matrices, of_coordinates
 from .coding import Coding, Quantised, Search
 from .coefficients import Cost
+from .decoded import Sparse, dense
 from .errors import PacketError
 from .given_cells import round_to_cells
 from .groups import Groups
@@ -42,16 +43,20 @@ _NUM_SHORT = 8
 _OCTAVES = np.repeat(np.arange(3, 28), 2)
 _HALVES = np.tile([0, 1], 25)
 # The least distance of each symbol, and how many bits tell the rest. The last two are whole octaves.
-_BASES = np.concatenate([np.arange(_NUM_SHORT), (2 + _HALVES) << (_OCTAVES - 1), 1 << np.array([28, 29])])
-_EXTRA_BITS = np.concatenate([np.zeros(_NUM_SHORT, np.intp), _OCTAVES - 1, [28, 29]])
+BASES = np.concatenate([np.arange(_NUM_SHORT), (2 + _HALVES) << (_OCTAVES - 1), 1 << np.array([28, 29])])
+EXTRA_BITS = np.concatenate([np.zeros(_NUM_SHORT, np.intp), _OCTAVES - 1, [28, 29]])
 _NUM_LOOKED_UP = 256
 _WORD = 16  # bits that go onto the stack at once, as they are
+TOO_MANY = "The packet is damaged: it has more values than coordinates."
+HAS_ZERO = "The packet is damaged: it has a value of 0."
+BEYOND = "The packet is damaged: a value lies beyond its tensor."
 
 # What counts begin with: distances as if one coordinate in eight were not zero, values halved at each step.
-_DISTANCE_PRIOR = 1 + (2.0**_EXTRA_BITS * 2**12 / (_BASES + 8) ** 2).astype(np.int64)
+_DISTANCE_PRIOR = 1 + (2.0**EXTRA_BITS * 2**12 / (BASES + 8) ** 2).astype(np.int64)
 _MAGNITUDES = np.concatenate([np.abs(np.arange(NUM_DIRECT) - MAX_DIRECT), np.arange(8, 8 + NUM_SYMBOLS - NUM_DIRECT)])
 _VALUE_PRIOR = 1 + (2**8 >> np.minimum(_MAGNITUDES, 8))
 _VALUE_PRIOR[MAX_DIRECT] = 0  # a value of 0 is never sent
+PRIORS = np.stack([_DISTANCE_PRIOR, _VALUE_PRIOR])
 
 
 class Runs(NamedTuple):
@@ -73,6 +78,9 @@ class RunCoding(Coding[Runs]):
     Args:
         layout: of the coded vector.
         dead_zone: of the quantiser; `None` for 0.2.
+
+    Attributes:
+        dead_zone: of the quantiser.
     """
 
     num_offsets = NUM_OFFSETS
@@ -82,20 +90,20 @@ class RunCoding(Coding[Runs]):
         self._size = layout.size
         self._parts = matrices(layout)
         self._groups = Groups(layout)
-        self._dead_zone = DEAD_ZONE if dead_zone is None else dead_zone
+        self.dead_zone = DEAD_ZONE if dead_zone is None else dead_zone
         self.num_tables = 2 * len(self._groups)
 
     @override
     def quantise(self, search: Search) -> Quantised[Runs] | None:
         levels = of_coordinates(search.levels, self._parts)
         if search.fixed and levels is None:
-            found = round_to_cells(search.residual, self._dead_zone, search.energy, search.cell_index)
+            found = round_to_cells(search.residual, self.dead_zone, search.energy, search.cell_index)
             if found is None:
                 return None
             return Quantised(
                 search.cell_index, found.trial.offsets, Runs(found.places, found.values), found.trial.error
             )
-        quantiser = Quantiser(search.residual, self._dead_zone, levels, search.energy)
+        quantiser = Quantiser(search.residual, self.dead_zone, levels, search.energy)
         trial = search.trial(quantiser)
         if trial is None:
             return None
@@ -119,7 +127,7 @@ class RunCoding(Coding[Runs]):
         every = np.concatenate([np.zeros(0, np.int32), *distance_symbols])
         every_distance = np.concatenate([np.zeros(0, np.int64), *distances])
         for width, here in reversed(_by_width(every)):
-            _push_numbers(stack, every_distance[here] - _BASES[every[here]], width)
+            _push_numbers(stack, every_distance[here] - BASES[every[here]], width)
         for group in reversed(range(len(members))):
             self._push_symbols(stack, distance_symbols[group], 2 * group, state, seen)
         _push_numbers(stack, numbers, 2 * _WORD)
@@ -129,13 +137,13 @@ class RunCoding(Coding[Runs]):
     def pop(self, stack: Any, state: CoderState, cell_index: int, levels: Levels) -> tuple[Runs, CoderState]:
         numbers = _pop_numbers(stack, len(self._groups), 2 * _WORD)
         if (numbers > np.array(self._groups.sizes, np.int64)).any():
-            raise PacketError("The packet is damaged: it has more values than coordinates.")
+            raise PacketError(TOO_MANY)
         seen = np.zeros((self.num_tables, NUM_SYMBOLS), np.int64)
         symbols = [
             self._pop_symbols(stack, int(number), 2 * group, state, seen) for group, number in enumerate(numbers)
         ]
         every = np.concatenate([np.zeros(0, np.int32), *symbols])
-        distances = _BASES[every].astype(np.int64)
+        distances = BASES[every].astype(np.int64)
         for width, here in _by_width(every):
             distances[here] += _pop_numbers(stack, len(here), width)
         coded = [
@@ -146,7 +154,7 @@ class RunCoding(Coding[Runs]):
         escapes = values[far] + np.int32(MAX_DIRECT)
         values[far] = read_escapes(escapes, pop_bytes(stack, (num_escape_bits(escapes) + 7) // 8))
         if (values == 0).any():
-            raise PacketError("The packet is damaged: it has a value of 0.")
+            raise PacketError(HAS_ZERO)
         points = self._from_groups(np.split(distances, np.cumsum(numbers)[:-1]), values)
         return points, CoderState(updated_counts(state.counts, seen), state.activity, state.num_updates + 1, cell_index)
 
@@ -154,14 +162,16 @@ class RunCoding(Coding[Runs]):
     def reconstruct(
         self, points: Runs, offsets: npt.NDArray[np.int8], cell_index: int, levels: Levels
     ) -> npt.NDArray[np.float32]:
-        found = np.zeros(self._size, np.float32)
+        return dense(self.nonzero(points, offsets, cell_index, levels))
+
+    @override
+    def nonzero(self, points: Runs, offsets: npt.NDArray[np.int8], cell_index: int, levels: Levels) -> Sparse:
         with np.errstate(over="ignore"):
             values = _points_of(points.values, offsets, cell_index)
             wider = of_coordinates(levels, self._parts)
             if wider is not None:
                 values = np.ldexp(values, wider[points.places].astype(np.int32))
-        found[points.places] = values
-        return found
+        return Sparse(points.places, values, self._size)
 
     @override
     def ideal_bits(self, points: Runs, state: CoderState, cell_index: int, levels: Levels) -> npt.NDArray[np.float64]:
@@ -170,7 +180,7 @@ class RunCoding(Coding[Runs]):
             places, values = self._in_group(points, group)
             distances = _symbols_of(np.diff(places, prepend=-1) - 1)
             symbols = to_symbols(values)[0]
-            found = self._costs(state, 2 * group)[distances] + _EXTRA_BITS[distances]
+            found = self._costs(state, 2 * group)[distances] + EXTRA_BITS[distances]
             found += self._costs(state, 2 * group + 1)[symbols] + RAW_BITS[symbols]
             inside = [np.searchsorted(points.places, [span.start, span.stop]) for span in spans]
             bits[np.concatenate([np.arange(*ends) for ends in inside])] = found
@@ -198,7 +208,7 @@ class RunCoding(Coding[Runs]):
         for group, some in enumerate(distances if len(self._groups) else []):
             inside = np.cumsum(some + 1) - 1
             if len(inside) and not 0 <= inside[-1] < self._groups.sizes[group]:
-                raise PacketError("The packet is damaged: a value lies beyond its tensor.")
+                raise PacketError(BEYOND)
             places = np.empty_like(inside)
             before = 0
             for span in self._groups.spans[group]:
@@ -210,7 +220,7 @@ class RunCoding(Coding[Runs]):
         return Runs(np.concatenate([np.zeros(0, np.int64), *found]), values)
 
     def _table(self, state: CoderState, table: int) -> npt.NDArray[np.int64]:
-        return as_table(state.counts[table] + (_VALUE_PRIOR if table % 2 else _DISTANCE_PRIOR))
+        return as_table(state.counts[table] + PRIORS[table % 2])
 
     def _model(self, state: CoderState, table: int) -> Any:
         return categorical(self._table(state, table))
@@ -244,7 +254,7 @@ def _points_of(
 def _by_width(symbols: npt.NDArray[np.int32]) -> list[tuple[int, npt.NDArray[np.intp]]]:
     """The places of symbols with extra bits, for each number of bits that occurs, ascending."""
     far = np.flatnonzero(symbols >= _NUM_SHORT)
-    widths = _EXTRA_BITS[symbols[far]]
+    widths = EXTRA_BITS[symbols[far]]
     occurring = np.flatnonzero(np.bincount(widths))
     return [(width, far[widths == width]) for width in occurring.tolist()]
 
@@ -253,7 +263,7 @@ def _symbols_of(distances: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
     """The symbol of each distance, below 2^30."""
     symbols = distances.astype(np.int32)
     far = np.flatnonzero(symbols >= _NUM_SHORT)
-    symbols[far] = np.searchsorted(_BASES, symbols[far], side="right") - 1
+    symbols[far] = np.searchsorted(BASES, symbols[far], side="right") - 1
     return symbols
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .activity import MAX_ACTIVITY
+from .decoded import Decoded, dense
 from .errors import StateError
 from .lattice import NUM_WIDTHS
 from .metric import updated_moment
@@ -100,6 +101,11 @@ class Keeping(NamedTuple):
     chain: bytes
     memory: Memory = running_mean
 
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether the state is made from decoded vectors; else from symbols alone."""
+        return bool(self.num_rows) or self.momentum is not None or self.moment is not None
+
     def initial(self) -> SharedState:
         """The state before any packet, and after the reset that a key frame makes."""
         momentum = torch.zeros(0 if self.momentum is None else self.size)
@@ -114,7 +120,7 @@ class Keeping(NamedTuple):
         packet: bytes,
         step: int,
         sequence: int,
-        vector: Tensor | None,
+        vector: Decoded | None,
         coder: CoderState | None = None,
         offsets: npt.NDArray[np.int8] | None = None,
         coefficients: npt.NDArray[np.int16] | None = None,
@@ -126,23 +132,24 @@ class Keeping(NamedTuple):
             packet: its bytes.
             step: its step.
             sequence: its number.
-            vector: what was decoded, `[param]`, the state's own from now on; `None` where the predictor's part stays as
-                it is (a vector that is not finite).
+            vector: what was decoded, the state's own from now on; `None` where the predictor's part stays as it is (a
+                vector that is not finite).
             coder: the entropy coder's state after the packet, where symbols were decoded.
             offsets: the packet's centroids, where it has them.
             coefficients: of its prediction, `[block, basis]`, where it has them.
         """
         rows, row_steps, num_updates = state.rows, state.row_steps, state.num_updates
         momentum, moment = state.momentum, state.moment
-        if vector is not None:
+        num_updates += vector is not None
+        if vector is not None and self.needs_vectors:
+            values = dense(vector)
             if self.num_rows:
-                rows = (*rows, vector)[-self.num_rows :]
+                rows = (*rows, torch.from_numpy(values))[-self.num_rows :]
                 row_steps = (*row_steps, step)[-self.num_rows :]
-            num_updates += 1
             if self.momentum is not None:
-                momentum = torch.from_numpy(self.memory(state, vector.numpy(), coefficients, self.momentum))
+                momentum = torch.from_numpy(self.memory(state, values, coefficients, self.momentum))
             if self.moment is not None:
-                moment = torch.from_numpy(updated_moment(moment.numpy(), vector.numpy(), self.moment))
+                moment = torch.from_numpy(updated_moment(moment.numpy(), values, self.moment))
         coder = state.coder if coder is None else coder
         offsets = state.offsets if offsets is None else np.concatenate([offsets, state.offsets[len(offsets) :]])
         digest = hashlib.blake2b(state.chain, digest_size=16)

@@ -130,9 +130,25 @@ def empty_stack() -> Any:
     return _stream.stack.AnsCoder()
 
 
-def stack_to_bytes(stack: Any) -> bytes:
+def words_to_bytes(words: npt.NDArray[np.uint32]) -> bytes:
     """The words of a stack, little-endian, without the zero bytes at the end."""
-    return stack.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+    return words.astype("<u4", copy=False).tobytes().rstrip(b"\0")
+
+
+def words_from_bytes(data: bytes) -> npt.NDArray[np.uint32]:
+    """The inverse of `words_to_bytes`.
+
+    Raises:
+        PacketError: if the data end with a zero byte.
+    """
+    if data.endswith(b"\0"):
+        raise PacketError("The packet is damaged: its entropy-coded part ends with an empty byte.")
+    return np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
+
+
+def stack_to_bytes(stack: Any) -> bytes:
+    """A stack's words as bytes."""
+    return words_to_bytes(stack.get_compressed())
 
 
 def stack_from_bytes(data: bytes) -> Any:
@@ -141,9 +157,7 @@ def stack_from_bytes(data: bytes) -> Any:
     Raises:
         PacketError: if the data end with a zero byte.
     """
-    if data.endswith(b"\0"):
-        raise PacketError("The packet is damaged: its entropy-coded part ends with an empty byte.")
-    return _stream.stack.AnsCoder(np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32))
+    return _stream.stack.AnsCoder(words_from_bytes(data))
 
 
 def push_bytes(stack: Any, data: npt.NDArray[np.uint8]) -> None:

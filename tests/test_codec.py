@@ -615,3 +615,25 @@ def test_ef21_and_feedback_are_refused_together():
     for rule in ("classic", "leaky"):
         with pytest.raises(ConfigError, match="`ef21` already makes up for"):
             CodecConfig("ef21", feedback=rule)
+
+
+@pytest.mark.parametrize("config", [CodecConfig.fast(0.5), CodecConfig(lattice="Z"), CodecConfig(lattice="raw")])
+def test_adding_what_was_decoded_is_decoding_and_adding(config):
+    """Both ends add a share of the very vector that `decode` returns; a packet that is refused adds nothing."""
+    rows, layout = gradient_stream(4)
+    codec = Codec(layout, config)
+    encoder, decoder, other = codec.encoder(), codec.decoder(), codec.decoder()
+    total, own = torch.ones(layout.size), torch.ones(layout.size)
+    for step, row in enumerate(rows):
+        packet = encoder.encode(row, step)
+        decoded = decoder.decode(packet)
+        expected = total + decoded * 0.25
+        other.add_decoded(packet, total, 0.25)
+        encoder.add_decoded(own, 0.25)
+        assert torch.equal(total, expected)
+        assert torch.equal(own, expected)
+    with pytest.raises(OutOfStepError):
+        other.add_decoded(packet, total, 0.25)
+    assert torch.equal(total, own)
+    with pytest.raises(EncodeError, match="Nothing has been encoded"):
+        codec.encoder().add_decoded(total)

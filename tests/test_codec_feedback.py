@@ -29,7 +29,7 @@ def run(rule, rows, rates):
     state = rule.initial(SIZE)
     decoded = []
     for row, rate in zip(rows, rates, strict=True):
-        corrected = rule.corrected(state, row, rate)
+        corrected, _ = rule.corrected(state, row, rate)
         decoded.append(coded(corrected))
         state = rule.settled(state, corrected, decoded[-1], rate)
     return np.array(decoded), state
@@ -59,7 +59,7 @@ def test_a_rate_of_zero_waits():
     rule = Classic()
     _, state = run(rule, vectors(3), [0.1] * 3)
     row = vectors(1, seed=1)[0]
-    corrected = rule.corrected(state, row, 0.0)
+    corrected, _ = rule.corrected(state, row, 0.0)
     assert np.array_equal(corrected, row)
     assert not np.shares_memory(corrected, row)
     assert rule.settled(state, corrected, coded(corrected), 0.0) is state
@@ -69,7 +69,7 @@ def test_a_rate_of_zero_waits():
 def test_residual_is_rescaled_by_the_ratio_of_rates(old, new, scale):
     """What is owed enters times old rate over new rate; a rate that is not known rescales nothing."""
     residual, row = vectors(2)
-    corrected = Classic().corrected(FeedbackState(residual, old), row, new)
+    corrected, _ = Classic().corrected(FeedbackState(residual, old), row, new)
     assert_close(corrected, row + np.float32(scale) * residual)
 
 
@@ -93,7 +93,7 @@ def test_leaky_residual_stays_smaller():
     for _ in range(50):
         for rule in (leaky, classic):
             state = states[rule.name]
-            states[rule.name] = rule.settled(state, rule.corrected(state, row), np.zeros_like(row))
+            states[rule.name] = rule.settled(state, rule.corrected(state, row)[0], np.zeros_like(row))
     assert_close(states["leaky"].residual, row)
     assert_close(states["classic"].residual, 50 * row, rtol=1e-5, atol=0)
 
@@ -103,7 +103,7 @@ def test_off_owes_nothing():
     rows = vectors(3)
     _, state = run(Off(), rows, [0.1, None, 0.3])
     assert state.residual.size == 0
-    assert np.array_equal(Off().corrected(state, rows[0]), rows[0])
+    assert np.array_equal(Off().corrected(state, rows[0])[0], rows[0])
 
 
 @pytest.mark.parametrize("name", feedback_names())
@@ -114,7 +114,7 @@ def test_state_is_replaced_and_never_changed(name):
     _, state = run(rule, rows[:2], [0.1, 0.2])
     before = (state.residual.copy(), state.learning_rate)
     row = rows[2].copy()
-    corrected = rule.corrected(state, row, 0.3)
+    corrected, _ = rule.corrected(state, row, 0.3)
     assert name == "off" or not np.shares_memory(corrected, row)
     kept = corrected.copy()
     rule.settled(state, corrected, coded(corrected), 0.3)
@@ -134,7 +134,7 @@ def test_resumed_equals_uninterrupted(name, rates):
     _, half = run(rule, rows[:5], rates[:5])
     resumed = rule.from_dict(rule.to_dict(half), SIZE)
     for row, rate, expected in zip(rows[5:], rates[5:], decoded[5:], strict=True):
-        corrected = rule.corrected(resumed, row, rate)
+        corrected, _ = rule.corrected(resumed, row, rate)
         assert np.array_equal(coded(corrected), expected)
         resumed = rule.settled(resumed, corrected, expected, rate)
     assert np.array_equal(resumed.residual, state.residual)

@@ -146,7 +146,7 @@ class BaselineEncoder:
         state = self._state
         values, memory = self._baseline.accumulated(values, state.memory)
         with np.errstate(over="ignore", invalid="ignore"):
-            values = self._feedback.corrected(state.feedback, values, learning_rate)
+            values, _ = self._feedback.corrected(state.feedback, values, learning_rate)
             if len(state.estimate):
                 values = values - state.estimate
         if not np.isfinite(values).all():

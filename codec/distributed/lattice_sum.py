@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from ..codec import Codec
 from ..errors import ConfigError, EncodeError, StateError
-from ..feedback import make_feedback
+from ..feedback import FeedbackState, make_feedback
 from ..tensor_bits import TensorBits
 from .aggregation import Aggregation
 from .errors import PeerError
@@ -99,7 +99,7 @@ class LatticeSum(Aggregation):
 
     @override
     def owe(self, total: Tensor) -> None:
-        self._owed = self._owed._replace(residual=total.to(torch.float32).clone().numpy())
+        self._owed = FeedbackState(total.to(torch.float32).clone().numpy(), self._owed.learning_rate)
 
     @override
     def _describe(self) -> dict[str, str]:
@@ -111,7 +111,7 @@ class LatticeSum(Aggregation):
         values = vector.to("cpu", torch.float32)
         problem: EncodeError | None = None
         try:
-            wanted = self._feedback.corrected(self._owed, values.numpy(), learning_rate)
+            wanted, _ = self._feedback.corrected(self._owed, values.numpy(), learning_rate)
         except EncodeError as error:
             problem, wanted = error, values.numpy()
         strange = not bool(values.isfinite().all())

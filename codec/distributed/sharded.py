@@ -124,10 +124,10 @@ class ShardedExchange(Aggregation):
             problem = error
         copies = [packet if other != rank else b"" for other in range(size)]
         from_servers = self._scatter(copies, None, "the mean of its shard", problem)
-        result = torch.empty(self.layout.size)
-        result[self.own_span] = self.server.decoded
+        result = torch.zeros(self.layout.size)
+        self.server.add_decoded(result[self.own_span])
         for other, decoder in self._from_servers.items():
-            result[self._spans[other]] = decoder.decode(from_servers[other])
+            decoder.add_decoded(from_servers[other], result[self._spans[other]])
         return result
 
     def _mean(self, vector: Tensor, arrived: list[bytes]) -> Tensor:
@@ -135,7 +135,10 @@ class ShardedExchange(Aggregation):
         own = vector[self.own_span].to("cpu", torch.float32)
         total = torch.zeros(len(own))
         for rank in range(self.num_ranks):
-            total += own if rank == self.wire.rank else self._from_ranks[rank].decode(arrived[rank])
+            if rank == self.wire.rank:
+                total += own
+            else:
+                self._from_ranks[rank].add_decoded(arrived[rank], total)
         return total.div_(self.num_ranks)
 
     def _scatter(self, packets: list[bytes], span: slice | None, what: str, problem: CodecError | None) -> list[bytes]:

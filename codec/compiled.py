@@ -1,0 +1,25 @@
+"""Machine code in the place of numpy: whether, and how functions become it."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+SWITCH = "DEADRECKON_COMPILED"
+COMPILED = os.environ.get(SWITCH, "1") != "0" and importlib.util.find_spec("numba") is not None
+"""Whether numba is installed (`pip install deadreckon[compiled]`) and the environment variable is not 0."""
+
+
+def machine_code(**options: Any) -> Callable[[_Function], _Function]:
+    """Let numba compile a function when it is first called, and keep the result on disk for the next process.
+
+    Args:
+        options: of `numba.njit`.
+    """
+    import numba  # half a second that only those pay who code
+
+    return lambda function: cast(
+        _Function, numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+    )
