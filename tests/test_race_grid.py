@@ -6,30 +6,31 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import golden_folder
 from torch import nn
 
 from deadreckon.experiments.errors import OptionError, ResultError
 from deadreckon.experiments.options import MAX_TRIALS, RaceOptions
 from deadreckon.experiments.race import grid as race_grid
-from deadreckon.experiments.race import run as race_run
 from deadreckon.experiments.race.averages import ExponentialAverage, LatestAverage, OuterStep, holding, trained
 from deadreckon.experiments.race.clock import COLUMNS, Gauge, RaceClock, spread
 from deadreckon.experiments.race.controls import CONTROLS, Controlled
-from deadreckon.experiments.race.methods import BASELINES, METHODS, Method, find_method
+from deadreckon.experiments.race.methods import BASELINES, METHODS, RELEASED, Method, find_method
 from deadreckon.experiments.race.optimizers import make_race_optimizer, rate_factor
 from deadreckon.experiments.race.problems import CORE, PROBLEMS, Problem, find_problem
 from deadreckon.experiments.race.queue import RunQueue
+from deadreckon.experiments.race.released import VARIABLE
 from deadreckon.experiments.race.run import Entry, blind_period, blind_schedule, run_entry
 from deadreckon.experiments.tasks import load_task, make_network
-from deadreckon.forecast import Window, pack
-from deadreckon.models import make_forecaster
+from deadreckon.forecast import Forecast, Window, pack
+from deadreckon.models import ReleasedNiNo, load_released_nino, make_forecaster
 
 TINY = Problem("tiny", "digits", "mlp", 32, 60, 100)
 HOLDER = """
@@ -230,15 +231,13 @@ def test_rates_of_one_cycle_rise_and_fall() -> None:
     assert rate_factor("linear", 50, 100) == 0.5
 
 
-def test_blind_jumps_follow_the_published_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blind_jumps_follow_the_published_schedule() -> None:
     """Over 10,000 steps with rows 200 apart they are those published for NiNo, without the one at the very end."""
-    monkeypatch.setattr(race_run, "LONGEST", 10**6)
     period = blind_period(10_000, 200, 5)
     assert period == 1000
-    at = blind_schedule(10_000, period, 200)
+    at = blind_schedule(10_000, period, 200, 10**6)
     found = {step: at(step) for step in range(10_001) if at(step) is not None}
     assert found == {1000 * (i + 1): 200 * k for i, k in enumerate((40, 33, 26, 21, 16, 11, 8, 5, 3))}
-    monkeypatch.setattr(race_run, "LONGEST", 200)
     assert blind_schedule(10_000, period, 200)(1000) == 200
     assert blind_period(500, 10, 10) == 100  # a history of ten rows does not fit into a tenth of the run
 
@@ -363,6 +362,61 @@ def test_methods_run(name: str) -> None:
     assert bool(result["jumps"]["outcomes"]) == (name in ("verified_linear", "blind_linear"))
 
 
+def test_the_authors_network_is_asked_for_by_name_before_anything_is_tuned(
+    tmp_path: Path, pretended: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the checkpoint the grid and a single run name the variable, and not a single baseline is tuned."""
+    methods = ("adamw_linear", "adamw_cosine", "verified_nino_released")
+    for value, told in ((None, "it is not set"), (str(tmp_path / "lost.pt"), "it names '.*lost.pt', which is no file")):
+        if value is None:
+            monkeypatch.delenv(VARIABLE, raising=False)
+        else:
+            monkeypatch.setenv(VARIABLE, value)
+        with pytest.raises(OptionError, match=f"in the variable {VARIABLE}, but {told}.*leave these methods out"):
+            race_grid.work(options(tmp_path, methods=methods))
+        with pytest.raises(OptionError, match=f"in the variable {VARIABLE}, but {told}"):
+            ran("blind_nino_released")
+    assert not pretended
+    assert race_grid.work(options(tmp_path, methods=methods[:2]))[1]
+
+
+@pytest.mark.golden
+def test_the_authors_network_jumps_to_its_own_forecasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blind jumps of a run go where the checkpoint's forecast of the five latest rows says, as far as it knows."""
+    checkpoint = Path(golden_folder("nino_no_posw.pt")) / "nino_no_posw.pt"
+    monkeypatch.setenv(VARIABLE, str(checkpoint))
+    seen: list[tuple[Window, Forecast]] = []
+    forecasts = ReleasedNiNo._forecast
+
+    def watched(self: ReleasedNiNo, window: Window, horizons: Sequence[int]) -> Iterator[Forecast]:
+        for forecast in forecasts(self, window, horizons):
+            seen.append((window, forecast))
+            yield forecast
+
+    monkeypatch.setattr(ReleasedNiNo, "_forecast", watched)
+    problem = replace(TINY, steps=500)
+    method = replace(METHODS["blind_nino_released"], base="adamw_linear")
+    result = run_entry(Entry(problem, method, {"rate": 0.004}, 0), load_task("digits"))
+    assert [forecast.horizon for _, forecast in seen] == [400, 330, 260, 210, 160, 110, 80, 50, 30]
+    assert result["jumps"] == {"outcomes": {"kept": 9}, "ahead": 1630}
+    monkeypatch.setattr(ReleasedNiNo, "_forecast", forecasts)
+    own = load_released_nino(checkpoint, 10, "released")
+    for window, forecast in seen:
+        assert window.steps.tolist() == [window.last_step - 10 * back for back in range(4, -1, -1)]
+        torch.testing.assert_close(forecast.mean, next(iter(own.forecast(window, [forecast.horizon]))).mean)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["verified_nino_released", "best_verified_nino_released"])
+def test_the_authors_network_is_verified_like_any_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jumps are proposed and tested, and what they cost is in the ledger."""
+    monkeypatch.setenv(VARIABLE, str(Path(golden_folder("nino_no_posw.pt")) / "nino_no_posw.pt"))
+    problem = replace(TINY, steps=300)
+    result = run_entry(Entry(problem, METHODS[name], {"rate": 0.004}, 0), load_task("digits"))
+    assert sum(result["jumps"]["outcomes"].values()) > 0
+    assert {"forecasting", "tracing"} <= result["ledger"].keys()
+
+
 @pytest.mark.slow
 def test_a_schedule_that_advances_with_the_jumps_ends_sooner() -> None:
     """The oracle's five jumps of 50 steps take a linear decay to its end well before the run's, where nothing moves."""
@@ -378,12 +432,15 @@ def test_a_schedule_that_advances_with_the_jumps_ends_sooner() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_all_methods_run(name: str) -> None:
+def test_all_methods_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every recipe trains the digits for 60 steps without an error."""
     if METHODS[name].optimizer == "schedule_free":
         pytest.importorskip("schedulefree")
     if METHODS[name].optimizer in ("adan", "adamp"):
         pytest.importorskip("pytorch_optimizer")
+    jumps = METHODS[name].jumps
+    if jumps is not None and jumps.forecaster == RELEASED:
+        monkeypatch.setenv(VARIABLE, str(Path(golden_folder("nino_no_posw.pt")) / "nino_no_posw.pt"))
     assert math.isfinite(ran(name)["curve"][-1][5])
 
 

@@ -20,6 +20,7 @@ from .methods import BASELINES, BEST, DECAY, DECAYS, METHODS, Method, Settings, 
 from .methods import SHARES as HORIZONS
 from .problems import Problem, find_problem
 from .queue import RunQueue, file_name, read_json
+from .released import require_released
 from .run import Entry, run_entry
 from .scores import final_loss, median_gauge, penalised, targets_of
 
@@ -264,8 +265,12 @@ def work(options: RaceOptions) -> tuple[Grid, bool]:
 
     Returns:
         The grid, and whether all is done.
+
+    Raises:
+        OptionError: if something is asked for that the grid cannot do, or a method's checkpoint is not there.
     """
     grid = Grid(options, RunQueue(Path(options.out)))
+    require_released(grid.jumping)
     begin = time.monotonic()
     with one_thread():
         for _ in tracked(_turns(grid, options, begin), "runs of the grid", options.progress):

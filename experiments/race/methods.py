@@ -16,6 +16,9 @@ AUON_RATES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 SHARES = (1.0, 0.6, 0.35, 0.2)  # of the steps allowed, at whose end a decay is over
 DECAY = "decay"  # stands for whichever decay was tuned best on a problem
 BEST = "best"  # stands for whichever baseline was soonest at the hardest target when it was tuned
+RELEASED = "released:nino"  # the authors' checkpoint, which the user has to bring
+LONGEST = 200  # optimiser steps that the forecasters which come with the package look ahead
+RELEASED_LONGEST = 400  # and the authors' NiNo: 40 rows, ten steps apart
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Jumps:
     """How a method jumps.
 
     Attributes:
-        forecaster: a name in `models`, or `pretrained:NAME`.
+        forecaster: a name in `models`, `pretrained:NAME`, or `released:nino` for that of NiNo's authors.
         rule: see `JumpPolicy`; `always` is blind, on a schedule.
         control: what is put in the forecast's place, see `race_controls`; None for the forecast itself.
         kind: `verified`, `blind`, `evaluated` (the forecast is only looked at) or `oracle`.
@@ -33,6 +36,7 @@ class Jumps:
         moments: see `SkipAhead`.
         options: of the forecaster; none where it is pretrained.
         schedule: whether the learning rate's schedule `stays` where it is or `advances` by the jump.
+        longest: optimiser steps; no blind jump goes further.
     """
 
     forecaster: str
@@ -45,6 +49,7 @@ class Jumps:
     moments: str = "keep"
     options: Mapping[str, object] = field(default_factory=dict)
     schedule: str = "stays"
+    longest: int = LONGEST
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,13 @@ _FORECASTERS = {
 }
 _TREND: dict[str, Any] = {"options": {"extrapolate": True, "history": 8}, "every": 20, "horizons": (10, 20, 40)}
 _AVERAGE: dict[str, Any] = {"options": {"history": 4}, "every": 20, "horizons": (10,), "row_every": 5}
+_RELEASED: dict[str, Any] = {"longest": RELEASED_LONGEST}
 _JUMPING = (
     *(_jump(f"blind_{name}", source) for name, source in _FORECASTERS.items()),
     *(_jump(f"verified_{name}", source, **_VERIFIED) for name, source in _FORECASTERS.items()),
+    _jump("blind_nino_released", RELEASED, **_RELEASED),
+    _jump("verified_nino_released", RELEASED, **_VERIFIED, **_RELEASED),
+    _jump("best_verified_nino_released", RELEASED, base=BEST, **_VERIFIED, **_RELEASED),
     _jump("verified_outer_momentum", "outer_momentum", **_VERIFIED),
     _jump("verified_lawa", "lawa", **_VERIFIED),
     _jump("blind_advancing", "pretrained:adaptive_linear", schedule="advances"),
@@ -170,6 +179,7 @@ _JUMPING = (
 _CONTROLLED = "pretrained:adaptive_linear"
 _CONTROLS = (
     *(_jump(f"control_{name}", _CONTROLLED, control=name) for name in ("random", "momentum", "shuffled")),
+    _jump("control_random_nino_released", RELEASED, control="random", **_RELEASED),
     _jump("control_evaluation_only", _CONTROLLED, kind="evaluated"),
     _jump("control_oracle", _CONTROLLED, kind="oracle"),
     _jump("control_oracle_advancing", _CONTROLLED, kind="oracle", schedule="advances"),

@@ -7,6 +7,23 @@ from ..errors import OptionError
 
 
 @dataclass(frozen=True)
+class FineTuning:
+    """A network trained on another text first, then frozen; see `race_network`.
+
+    Attributes:
+        rank: of the trainable factors of each matrix.
+        base_steps: optimiser steps of the training before.
+        base_rate: its learning rate at the beginning, which decays linearly to zero.
+        base_batch_size: samples in its batches.
+    """
+
+    rank: int
+    base_steps: int
+    base_rate: float
+    base_batch_size: int = 32
+
+
+@dataclass(frozen=True)
 class Problem:
     """One row of the grid.
 
@@ -18,6 +35,9 @@ class Problem:
         steps: optimiser steps that a run may take at most.
         test_samples: how many of the test set are looked at during a run, spread evenly; all where there are fewer.
         width: of the network.
+        fine_tuning: how a network that is trained already is adapted; None to train from the beginning.
+        rate_unit: what all learning rates of all methods are multiplied by. Those that are tried suit weights of the
+            usual size, 1 / sqrt(3 fan_in); random factors are of size 1 and need larger ones.
     """
 
     name: str
@@ -27,6 +47,8 @@ class Problem:
     steps: int
     test_samples: int
     width: float = 1.0
+    fine_tuning: FineTuning | None = None
+    rate_unit: float = 1.0
 
 
 # Steps are such that a run takes 5 to 10 CPU seconds on one core of an EPYC with AVX2; at batches of 128 one step of
@@ -42,6 +64,8 @@ _ALL = (
     Problem("fm32", "fashion_mnist", "conv", 32, 200, 640, width=2.0),
     Problem("fm_large", "fashion_mnist", "mlp", 128, 120, 1000, width=60.0),  # 10.4 million parameters
     Problem("cifar10", "cifar10", "conv", 32, 500, 640),
+    # 11,136 factors beside 133,120 frozen numbers; the base takes 12 CPU seconds, once a process.
+    Problem("lora", "stdlib", "transformer", 32, 300, 640, 2.0, FineTuning(4, 600, 0.004), 8.0),
 )
 PROBLEMS: Mapping[str, Problem] = {problem.name: problem for problem in _ALL}
 CORE = tuple(problem.name for problem in _ALL[:5])

@@ -17,28 +17,31 @@ from typing_extensions import override
 from ...callbacks import SkipAhead, TrajectoryRecorder
 from ...forecast import Forecaster, Ledger
 from ...forecast.jump import JumpPolicy, nino_schedule
+from ...forecast.jump.batch_norm import norm_buffers
 from ...models import load_pretrained, make_forecaster
 from ..classifier import Batch, probe
 from ..errors import OptionError
-from ..tasks import Batches, TaskData, make_network, sequential_batches
+from ..tasks import Batches, TaskData, sequential_batches
 from ..training import train
 from .averages import Average, ExponentialAverage, LatestAverage, OuterStep
 from .clock import NORM_BATCHES, RaceClock, spread
 from .controls import Controlled, ForecastAverage, OracleJump
-from .methods import Jumps, Method, Settings
+from .fine_tuning import race_network
+from .methods import LONGEST, RELEASED, Jumps, Method, Settings
 from .optimizers import make_race_optimizer, make_race_schedule
 from .problems import Problem
+from .released import race_nino
 
 MEASUREMENTS = 30  # of a run, the one before it begins left out
 VERIFY_BATCH = 64
 VERIFY_SAMPLES = 512  # at most, of the set that jumps are verified on
 PRETRAINED = "pretrained:"
-LONGEST = 200  # optimiser steps that the forecasters which come with the package look ahead
 JUMPS_A_RUN = 10  # of blind jumps, as published for NiNo
 PUBLISHED_FIRST = 40  # row spacings that NiNo's first jump goes
 ROWS_A_PERIOD = 5
 COST_SHARE = 0.03  # of a run, that verified jumps may cost
 NO_LIMIT = 1e9
+RATES = ("rate", "adam_rate")  # settings that are learning rates
 
 
 class RacingNetwork(pl.LightningModule):
@@ -119,16 +122,19 @@ def run_entry(entry: Entry, task: TaskData) -> dict[str, Any]:
     """
     problem, method, steps = entry.problem, entry.method, entry.num_steps
     settings = dict(entry.settings)
+    for name in RATES:
+        if name in settings:
+            settings[name] *= problem.rate_unit
     if settings.get("bump"):
         settings["rate"] *= 1 + settings["bump"]
     batches = Batches(task.train, problem.batch_size, max(steps, NORM_BATCHES), entry.seed)
     module = RacingNetwork(
-        make_network(problem.network, task, entry.seed, problem.width),
+        race_network(problem, task, entry.seed),
         lambda network: make_race_optimizer(method.optimizer, network, settings, steps),
         method.schedule,
         steps,
     )
-    norm_batches = [batches[index] for index in range(NORM_BATCHES)] if list(module.buffers()) else []
+    norm_batches = [batches[index] for index in range(NORM_BATCHES)] if norm_buffers(module) else []
     with tempfile.TemporaryDirectory() as folder:
         callbacks: list[pl.Callback] = list(_helpers(method, settings, steps))
         average = next((item for item in callbacks if isinstance(item, Average)), None)
@@ -194,7 +200,7 @@ def _jumping(
     skip_ahead = SkipAhead(
         forecaster,
         every=period if blind else jumps.every,
-        horizons=blind_schedule(steps, period, jumps.row_every) if blind else jumps.horizons,
+        horizons=blind_schedule(steps, period, jumps.row_every, jumps.longest) if blind else jumps.horizons,
         probe=probe,
         batches=list(sequential_batches(held_out, VERIFY_BATCH)),
         batch_size=entry.problem.batch_size,
@@ -214,7 +220,9 @@ def _jumping(
 
 def _forecaster(jumps: Jumps, seed: int) -> Forecaster:
     name = jumps.forecaster
-    if name.startswith(PRETRAINED):
+    if name == RELEASED:
+        own: Forecaster = race_nino(jumps.row_every)
+    elif name.startswith(PRETRAINED):
         own = load_pretrained(name.removeprefix(PRETRAINED))
     else:
         own = make_forecaster(name, **jumps.options)
@@ -228,16 +236,17 @@ def blind_period(steps: int, row_every: int, history: int) -> int:
     return max(history, steps // JUMPS_A_RUN // row_every) * row_every
 
 
-def blind_schedule(steps: int, period: int, row_every: int) -> Callable[[int], int | None]:
+def blind_schedule(steps: int, period: int, row_every: int, longest: int = LONGEST) -> Callable[[int], int | None]:
     """NiNo's published schedule, scaled to a run's length: far jumps first, short ones at the end.
 
     A row of `nino_schedule` is a fifth of a period, and a period about a tenth of the run; no jump goes further than
-    the forecasters know.
+    the forecaster knows.
 
     Args:
         steps: of the run.
         period: optimiser steps between jumps.
         row_every: optimiser steps between rows; horizons are multiples of it.
+        longest: optimiser steps that a forecaster knows.
     """
     published = nino_schedule(max(steps, period), period, PUBLISHED_FIRST, spacing=1)
 
@@ -245,7 +254,7 @@ def blind_schedule(steps: int, period: int, row_every: int) -> Callable[[int], i
         rows = published(step)
         if rows is None or step >= steps:  # nothing can come after a jump at the very end
             return None
-        return max(row_every, min(LONGEST, rows * period // ROWS_A_PERIOD) // row_every * row_every)
+        return max(row_every, min(longest, rows * period // ROWS_A_PERIOD) // row_every * row_every)
 
     return horizon_at
 

@@ -24,6 +24,7 @@ TEXT = RemoteFile(
 )
 CONTEXT = 32  # characters that are seen
 TRAIN_SHARE = 0.9  # of the text, from its beginning; the rest is cut into three equal stretches
+ANY_BYTE = bytes(range(256))
 HELD_OUT_STRIDE = 8  # characters between two contexts of the held-out sets; in training every one begins a context
 
 
@@ -39,21 +40,44 @@ def load_shakespeare(data: str | None = None) -> TaskData:
     Raises:
         DataError: if the file cannot be found or fetched, or is another text.
     """
-    path = find_files("tinyshakespeare", (TEXT,), data, BASE_URL) / TEXT.name
-    text = path.read_bytes()
-    if hashlib.sha256(text).hexdigest() != TEXT.sha256:
-        raise DataError(f"{path} is another text than {TEXT.name} should be. Delete it and fetch it again.")
+    text = _text(data)
     train, verify, tune, test = split_text(text)
     num_symbols = len(set(text))
     return TaskData("shakespeare", train, verify, tune, test, num_symbols, (CONTEXT,), ATTRIBUTION, num_symbols)
 
 
-def split_text(text: bytes) -> list[Split]:
+def load_shakespeare_bytes(data: str | None = None) -> TaskData:
+    """The same contexts, but of bytes, one of 256: for a network that reads other texts too.
+
+    Args:
+        data: as for `load_shakespeare`.
+
+    Raises:
+        DataError: likewise.
+    """
+    train, verify, tune, test = split_text(_text(data), ANY_BYTE)
+    num_symbols = len(ANY_BYTE)
+    return TaskData("shakespeare_bytes", train, verify, tune, test, num_symbols, (CONTEXT,), ATTRIBUTION, num_symbols)
+
+
+def _text(data: str | None) -> bytes:
+    path = find_files("tinyshakespeare", (TEXT,), data, BASE_URL) / TEXT.name
+    text = path.read_bytes()
+    if hashlib.sha256(text).hexdigest() != TEXT.sha256:
+        raise DataError(f"{path} is another text than {TEXT.name} should be. Delete it and fetch it again.")
+    return text
+
+
+def split_text(text: bytes, symbols_of: bytes | None = None) -> list[Split]:
     """Contexts and next characters of four stretches of a text, symbols numbered in the order of their bytes.
 
     Contexts are views into the text, so that a million of them take no more memory than it does.
+
+    Args:
+        text: any.
+        symbols_of: bytes that get a number, those of the text at least; those of the text when not given.
     """
-    alphabet = torch.tensor(sorted(set(text)))
+    alphabet = torch.tensor(sorted(set(text if symbols_of is None else symbols_of)))
     symbols = torch.searchsorted(alphabet, torch.frombuffer(bytearray(text), dtype=torch.uint8).long())
     num_train = int(TRAIN_SHARE * len(symbols))
     stretches = [symbols[:num_train], *symbols[num_train:].tensor_split(3)]
