@@ -144,8 +144,12 @@ class CodecConfig:
     def fast(cls, bits: float = 0.3, feedback: str = "leaky") -> "CodecConfig":
         """Settings for a training step that waits for the packet: no prediction, no search, runs of zeros.
 
-        A million coordinates of a gradient take about 10 ms to encode and 6 to decode on one core, a sixtieth of the
-        time of the default settings, which spend it on fewer bits for the same error.
+        A million coordinates of a gradient take about 6 ms to encode and 2 to decode on one core as machine code
+        (`pip install deadreckon[compiled]`), 12 and 6 without, and 1700 with the default settings, which spend them on
+        fewer bits for the same error.
+
+        How many bits: on small networks under Adam, one bit with `classic` trained as well as PowerSGD of rank 4 and
+        nearly as plain averaging does; 0.3 is for links that are slow enough for the rest not to matter.
 
         Args:
             bits: a coordinate, the mean over packets.
