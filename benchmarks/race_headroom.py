@@ -13,10 +13,26 @@ Families:
 * `low_rank`: w + a combination of the latest 5 displacements between rows, fitted to the verification set by L-BFGS;
 * `per_layer`: likewise, with one coefficient for each tensor's part of the latest 5 rows' displacement;
 * `any`: the best candidate of all these;
+* `random`: steps in random directions, as long as those of `line`: a control;
 * `nino`, `adaptive_linear`: forecasts at five horizons by the forecasters that come with the package. They need rows 10
-  steps apart, so that there is an opportunity every 100 steps at most.
+  steps apart, so that their opportunities are a multiple of 100 steps apart.
 
     python benchmarks/race_headroom.py --tuned TUNED.json --methods adamw_linear muon --seeds 3 > race_headroom.txt
+
+With `--hindsight` every opportunity branches the run instead: one copy takes the best candidate of the family, even
+where it is worse than staying, the other none, and both are trained to the end on the same batches, branching again at
+each later opportunity. Of all these ends, a few dozen a run, are counted
+
+* `better`: how many of the runs with one jump end lower than the run without;
+* `one jump`: their final loss over that without;
+* `or none`: the lower of the two, at each opportunity by itself;
+* `all`: the final loss with a jump at each opportunity;
+* `best`: that of the sequence of jumps that ends lowest. No rule that takes or refuses these candidates gets below it.
+
+The ends are compared on the samples that chose, and any disturbance of a run ends a little higher or lower: a few dozen
+ends have a lowest one. How much of `or none` and `best` is such luck, the family `random` says.
+
+    python benchmarks/race_headroom.py --hindsight --tuned TUNED.json --methods muon --every 0.2 --families line random
 
 `--tuned` is what `deadreckon race` writes for a problem.
 """
@@ -24,201 +40,140 @@ Families:
 import argparse
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
+from headroom_runs import FAMILIES, FORECASTERS, ROWS, SPACING, Run
 
 from deadreckon.experiments.bootstrap import as_ratio, estimates
-from deadreckon.experiments.classifier import evaluate
-from deadreckon.experiments.race.averages import holding, trained
-from deadreckon.experiments.race.clock import in_evaluation, spread
-from deadreckon.experiments.race.methods import METHODS
-from deadreckon.experiments.race.optimizers import make_race_optimizer, rate_factor
 from deadreckon.experiments.race.problems import Problem, find_problem
 from deadreckon.experiments.race.scores import SLACK, time_to
-from deadreckon.experiments.tasks import Batches, TaskData, load_task, make_network
-from deadreckon.forecast import Forecaster, Window, layout_of, load_vector, pack, unpack
-from deadreckon.forecast.graph import trace_graph
-from deadreckon.models import load_pretrained, make_forecaster
+from deadreckon.experiments.tasks import TaskData, load_task
 
-LINE = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
-HORIZONS = (10, 20, 50, 100, 200)
-ROWS = 10  # kept between two opportunities
-FORECASTERS = ("adaptive_linear", "nino")
-COMBINATIONS = ("line", "average", "trend", "low_rank", "per_layer")
-FAMILIES = (*COMBINATIONS, "any", *FORECASTERS)
-SPACING = 10  # optimiser steps between rows for forecasters that come with the package
 MEASUREMENTS = 60
 VERIFY = 2000  # samples
+Pattern = tuple[bool, ...]  # at which opportunities a jump was taken
 
 
-class Families:
-    """Candidates of each family from the latest rows.
+class Trials:
+    """All runs of one method on one problem.
 
     Args:
-        network: the one that is trained.
-        row_every: optimiser steps between rows.
-        loss: of a vector, on the verification set; differentiable.
+        task: of the problem.
+        problem: of the race.
+        method: a baseline.
+        settings: as tuned.
+        given: what the command was given.
     """
 
-    def __init__(self, network: nn.Module, row_every: int, loss: Callable[[Tensor], Tensor], sample: Tensor) -> None:
-        self.layout = layout_of(network)
-        self.row_every = row_every
-        self.rows: deque[Tensor] = deque(maxlen=ROWS)
-        self.steps: deque[int] = deque(maxlen=ROWS)
-        self.loss = loss
-        self.graph = trace_graph(network, (sample,))
-        averages = [make_forecaster("lawa", history=count) for count in (2, 4, 8)]
-        trend = make_forecaster("lawa", extrapolate=True, history=8)
-        self.forecasters: dict[str, tuple[Sequence[Forecaster], Sequence[int]]] = {
-            "average": (averages, HORIZONS[:1]),  # which propose the same for every horizon
-            "trend": ([trend], HORIZONS),
-            **{name: ([load_pretrained(name)], HORIZONS) for name in FORECASTERS},
-        }
+    def __init__(
+        self, task: TaskData, problem: Problem, method: str, settings: Mapping[str, float], given: argparse.Namespace
+    ) -> None:
+        self._of_run = task, problem, method, settings
+        self._verified, self._measurements = given.verify, given.measurements
+        self._samples = max(problem.test_samples, VERIFY) if given.hindsight else problem.test_samples
+        self.seeds = range(2000, 2000 + given.seeds)
+        self.method = method
+        self.steps = round(problem.steps * settings.get("horizon", 1.0))
+        self.every = max(ROWS, round(given.every * self.steps) // ROWS * ROWS)
 
-    def candidates(self, family: str) -> Iterator[Tensor]:
-        """Vectors to choose from; none while the history is too short."""
-        if family == "any":
-            for name in COMBINATIONS:
-                yield from self.candidates(name)
-        elif len(self.rows) == ROWS:
-            yield from self._forecasts(family) if family in self.forecasters else getattr(self, f"_{family}")()
+    def start(self, seed: int, family: str | None) -> tuple[Run, int]:
+        """A run at its beginning, and how many steps lie between its opportunities."""
+        every, row_every = self.every, self.every // ROWS
+        if family in FORECASTERS:
+            every, row_every = ROWS * SPACING * max(1, round(self.every / (ROWS * SPACING))), SPACING
+        return Run(*self._of_run, seed, row_every, self._verified, self._samples), every
 
-    def _line(self) -> Iterator[Tensor]:
-        for back in (2, 5):
-            step = self.rows[-1] - self.rows[-1 - back]
-            yield from (self.rows[-1] + share * step for share in LINE)
+    def curve(self, seed: int, family: str | None) -> tuple[list[list[float]], int]:
+        """One run: its curve as the race has it (steps and losses only), and how many jumps were taken."""
+        run, every = self.start(seed, family)
+        curve: list[list[float]] = []
+        jumps = 0
+        for step in range(1, self.steps + 1):
+            run.advance(step)
+            if family is not None and step % every == 0:
+                vector, is_better = run.best(family)
+                if vector is not None and is_better:
+                    run.jump_to(vector)
+                    jumps += 1
+            if step % max(1, self.steps // self._measurements) == 0 or step == self.steps:
+                curve.append([step, 0, 0, step, 1, run.loss(), 0])
+        return curve, jumps
 
-    def _low_rank(self) -> Iterator[Tensor]:
-        rows = torch.stack(list(self.rows)[-6:])
-        yield self._fitted(rows.diff(dim=0))
-
-    def _per_layer(self) -> Iterator[Tensor]:
-        step = self.rows[-1] - self.rows[-6]
-        parts = torch.zeros(len(self.layout), len(step))
-        for part, spec in zip(parts, self.layout, strict=True):
-            part[spec.span] = step[spec.span]
-        yield self._fitted(parts)
-
-    def _fitted(self, directions: Tensor) -> Tensor:
-        """The best combination of directions that L-BFGS finds in a few steps."""
-        base = self.rows[-1]
-        shares = torch.zeros(len(directions), requires_grad=True)
-        optimizer = torch.optim.LBFGS([shares], max_iter=8, line_search_fn="strong_wolfe")
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            value = self.loss(base + shares @ directions)
-            value.backward()
-            return value
-
-        optimizer.step(closure)
-        return base + shares.detach() @ directions
-
-    def _forecasts(self, family: str) -> Iterator[Tensor]:
-        members, horizons = self.forecasters[family]
-        for member in members:
-            window = Window(
-                torch.stack(list(self.rows)[-member.history :]),
-                torch.tensor(list(self.steps)[-member.history :]),
-                self.layout,
-                graph=self.graph if member.needs_graph else None,
-            )
-            yield from (forecast.mean for forecast in member.forecast(window, horizons))
+    def ends(self, seed: int, family: str) -> dict[Pattern, float]:
+        """The final loss of every sequence of taking and refusing."""
+        return ends_of(*self.start(seed, family), family)
 
 
-def run(
-    task: TaskData,
-    problem: Problem,
-    method: str,
-    settings: Mapping[str, float],
-    seed: int,
-    family: str | None,
-    every: int,
-) -> tuple[list[list[float]], int]:
-    """One run: its curve as the race has it (steps and losses only), and how many jumps were taken."""
-    recipe = METHODS[method]
-    steps = round(problem.steps * settings.get("horizon", 1.0))
-    network = make_network(problem.network, task, seed, problem.width)
-    optimizer = make_race_optimizer(recipe.optimizer, network, settings, steps)
-    rates: list[float] = [group["lr"] for group in optimizer.param_groups]
-    batches = Batches(task.train, problem.batch_size, steps, seed)
-    measured, checked = spread(task.tune, problem.test_samples), spread(task.verify, VERIFY)
-    layout = layout_of(network)
-
-    def loss_of(vector: Tensor) -> Tensor:
-        logits = functional_call(network, unpack(vector, layout), (checked.inputs,))
-        return functional.cross_entropy(logits, checked.labels)
-
-    families = Families(network, every // ROWS, loss_of, checked.inputs[:2])
-    average: list[Tensor] | None = None
-    decay = settings.get("decay")
-    curve: list[list[float]] = []
-    jumps = 0
-    for step, (inputs, labels) in enumerate(batches, start=1):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * rate_factor(recipe.schedule, step - 1, steps)
-        optimizer.zero_grad()
-        functional.cross_entropy(network(inputs), labels).backward()
-        optimizer.step()
-        if decay is not None:
-            average = average or [value.clone() for value in trained(network)]
-            for own, value in zip(average, trained(network), strict=True):
-                own.lerp_(value, 1 - min(decay, (1 + step) / (10 + step)))
-        if step % families.row_every == 0:
-            families.rows.append(pack(network)[0].clone())
-            families.steps.append(step)
-        if family is not None and step % every == 0:
-            jumps += jump(network, families, family, average)
-        if step % max(1, steps // MEASUREMENTS) == 0 or step == steps:
-            curve.append([step, 0, 0, step, 1, measured_loss(network, optimizer, average, measured), 0])
-    return curve, jumps
-
-
-def jump(network: nn.Module, families: Families, family: str, average: list[Tensor] | None) -> bool:
-    """Go to the best candidate, if one is better than staying; an average goes along."""
-    with torch.no_grad():
-        lowest, best = families.loss(families.rows[-1]), None
-    for vector in families.candidates(family):
-        with torch.no_grad():
-            loss = families.loss(vector)
-        if loss < lowest:
-            lowest, best = loss, vector
-    if best is None:
-        return False
-    before = [value.clone() for value in trained(network)]
-    load_vector(network, best, families.layout)
-    if average is not None:
-        for own, old, new in zip(average, before, trained(network), strict=True):
-            own.add_(new - old)
-    families.rows.clear()  # the curve breaks here
-    families.steps.clear()
-    return True
-
-
-def measured_loss(
-    network: nn.Module, optimizer: torch.optim.Optimizer, average: list[Tensor] | None, split: Any
-) -> float:
-    """The loss of what is evaluated: the average where there is one."""
-    with in_evaluation(optimizer):
-        if average is None:
-            return evaluate(network, split).loss
-        with holding(network, average):
-            return evaluate(network, split).loss
+def ends_of(run: Run, every: int, family: str, taken: Pattern = ()) -> dict[Pattern, float]:
+    """The final losses of everything that can become of a run; it is left in one of these ends."""
+    step = (len(taken) + 1) * every
+    if step >= run.steps:
+        run.advance(run.steps)
+        return {taken: run.loss()}
+    run.advance(step)
+    vector, _ = run.best(family)
+    if vector is None:
+        raise ValueError(f"`every` must leave {ROWS} rows between opportunities; there was no candidate at {step}.")
+    saved = run.save()
+    ends = ends_of(run, every, family, (*taken, False))
+    run.restore(saved)
+    run.jump_to(vector)
+    return ends | ends_of(run, every, family, (*taken, True))
 
 
 def ratio(values: Sequence[float]) -> str:
-    """A geometric mean with its interval."""
+    """A geometric mean with its interval, or in parentheses, where there are too few seeds for one, the range."""
     found = as_ratio(estimates(np.log(np.array(values))[:, None], 10_000, 0)[0])
-    ends = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
-    return f"{found.value:.3f}{ends}"
+    if found.low is None or found.high is None:
+        return f"{found.value:.3f} ({min(values):.3f}, {max(values):.3f})"
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def greedy(trials: Trials, families: Sequence[str]) -> None:
+    """Print what jumps give that are taken wherever the verification set likes them."""
+    plain = [trials.curve(seed, None)[0] for seed in trials.seeds]
+    target = SLACK * float(np.median([curve[-1][5] for curve in plain]))
+    for family in families:
+        taken, times, losses = 0, [], []
+        for seed, other in zip(trials.seeds, plain, strict=True):
+            curve, jumps = trials.curve(seed, family)
+            taken += jumps
+            own, reference = (
+                time_to(item, [row[0] for row in item], target) or 2.0 * trials.steps for item in (curve, other)
+            )
+            times.append(own / reference)
+            losses.append(curve[-1][5] / other[-1][5])
+        print(
+            f"{trials.method:>16} {family:>16} {taken / len(plain):6.1f} {ratio(times):>38} {ratio(losses):>28}",
+            flush=True,
+        )
+
+
+def hindsight(trials: Trials, families: Sequence[str]) -> None:
+    """Print what jumps give that are taken by what comes of them."""
+    for family in families:
+        better = opportunities = 0
+        columns: list[list[float]] = [[], [], [], []]
+        for seed in trials.seeds:
+            ends = trials.ends(seed, family)
+            count = len(next(iter(ends)))
+            without, every_time = ends[(False,) * count], ends[(True,) * count]
+            single = np.array([end / without for pattern, end in ends.items() if sum(pattern) == 1])
+            better += int((single < 1).sum())
+            opportunities += count
+            found = mean(single), mean(np.minimum(single, 1)), every_time / without, min(ends.values()) / without
+            for column, value in zip(columns, found, strict=True):
+                column.append(value)
+        cells = " ".join(f"{ratio(column):>22}" for column in columns)
+        print(f"{trials.method:>16} {family:>16} {better:3} of {opportunities:2} {cells}", flush=True)
+
+
+def mean(values: np.ndarray) -> float:
+    """The geometric mean."""
+    return float(np.exp(np.log(values).mean()))
 
 
 def main() -> None:
@@ -228,6 +183,9 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--every", type=float, default=0.1, help="share of the run between opportunities")
+    parser.add_argument("--hindsight", action="store_true", help="judge each jump by the end of the run")
+    parser.add_argument("--verify", type=int, default=VERIFY, help="samples that candidates are compared on")
+    parser.add_argument("--measurements", type=int, default=MEASUREMENTS, help="in a run")
     given = parser.parse_args()
     torch.set_num_threads(1)
     tuned = json.loads(given.tuned.read_text())
@@ -235,30 +193,16 @@ def main() -> None:
     task = load_task(problem.task)
     print(
         f"{time.strftime('%F %T')}, {problem.name}, {given.seeds} seeds, a jump every {given.every:g} of a run at most"
+        f", candidates compared on {given.verify} samples" + (", hindsight" if given.hindsight else "")
     )
-    seeds = range(2000, 2000 + given.seeds)
-    print(f"{'method':>16} {'family':>16} {'jumps':>6} {'steps to target, over those without':>38} {'final loss':>28}")
+    kind: Callable[[Trials, Sequence[str]], None]
+    if given.hindsight:
+        kind, columns = hindsight, f"{'better':>9} {'one jump':>22} {'or none':>22} {'all':>22} {'best':>22}"
+    else:
+        kind, columns = greedy, f"{'jumps':>6} {'steps to target, over those without':>38} {'final loss':>28}"
+    print(f"{'method':>16} {'family':>16} {columns}", flush=True)
     for method in given.methods:
-        settings = tuned["settings"][method]
-        steps = round(problem.steps * settings.get("horizon", 1.0))
-        every = max(ROWS, round(given.every * steps) // ROWS * ROWS)
-        plain = [run(task, problem, method, settings, seed, None, every)[0] for seed in seeds]
-        target = SLACK * float(np.median([curve[-1][5] for curve in plain]))
-        for family in given.families:
-            pause = ROWS * SPACING if family in FORECASTERS else every
-            taken, times, losses = 0, [], []
-            for seed, other in zip(seeds, plain, strict=True):
-                curve, jumps = run(task, problem, method, settings, seed, family, pause)
-                taken += jumps
-                own, reference = (
-                    time_to(item, [row[0] for row in item], target) or 2.0 * steps for item in (curve, other)
-                )
-                times.append(own / reference)
-                losses.append(curve[-1][5] / other[-1][5])
-            print(
-                f"{method:>16} {family:>16} {taken / given.seeds:6.1f} {ratio(times):>38} {ratio(losses):>28}",
-                flush=True,
-            )
+        kind(Trials(task, problem, method, tuned["settings"][method], given), given.families)
 
 
 if __name__ == "__main__":
