@@ -51,6 +51,7 @@ class MatricesAndAdamW(Optimizer, abc.ABC):
                 loss = closure()
         *matrix_groups, adam_group = self.param_groups
         self._adam.param_groups[0]["lr"] = adam_group["lr"]
+        self._adam.state = self.state  # one state, so that checkpoints and jumps see AdamW's part of it too
         self._adam.step()
         for group in matrix_groups:
             for value in group["params"]:
