@@ -57,10 +57,12 @@ class CompiledRunCoding(Coding[Runs]):
             return self._plain.quantise(search)
         dead_zone, width = self._plain.dead_zone, cell_width(search.cell_index)
         lowest = lowest_kept(dead_zone, width)
-        places, values, *sums, fits = kernels.rounded(search.residual, lowest, width, lift(dead_zone), LARGEST_VALUE)
+        found = kernels.rounded(search.residual, lowest, width, lift(dead_zone), LARGEST_VALUE)
+        places, values, number, total, square, energy, fits = found
         if not fits:
             return None
-        trial, places, values = finished(places, values, Sums(*sums), search.energy, search.cell_index)
+        sums = Sums(number, total, square, energy)
+        trial, places, values = finished(places, values, sums, search.energy, search.cell_index)
         return Quantised(trial.cell_index, trial.offsets, Runs(places, values), trial.error)
 
     @override

@@ -5,6 +5,8 @@ The stack of asymmetric numeral systems is that of `docs/packet-format.md`: a st
 array of words and `head`, uint64 `[2]`: the state and how many words are left.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,7 @@ from .symbols import MAX_DIRECT, NUM_DIRECT
 
 _PRECISION = 24  # bits of probabilities
 _LOOKED_UP = 12  # bits of a quantile that are looked up
+_Whole = int | np.integer
 _NUM_KINDS = 4  # of magnitudes: 0, 1, 2 and above
 
 
@@ -139,8 +142,8 @@ def arranged(
 
 @_compiled
 def _push(
-    words: npt.NDArray[np.uint32], state: np.uint64, number: int, start: np.uint64, size: np.uint64
-) -> tuple[np.uint64, int]:
+    words: npt.NDArray[np.uint32], state: np.uint64, number: _Whole, start: np.uint64, size: np.uint64
+) -> tuple[np.uint64, _Whole]:
     """One symbol whose share of 2^24 is from `start` on, `size` wide; the state, and how many words there are."""
     if state >> np.uint64(64 - _PRECISION) >= size:
         words[number] = np.uint32(state & np.uint64(0xFFFFFFFF))
@@ -152,8 +155,8 @@ def _push(
 
 @_compiled
 def _push_bits(
-    words: npt.NDArray[np.uint32], state: np.uint64, number: int, value: int, width: int
-) -> tuple[np.uint64, int]:
+    words: npt.NDArray[np.uint32], state: np.uint64, number: _Whole, value: Any, width: _Whole
+) -> tuple[np.uint64, _Whole]:
     """A number of at most 16 bits, as it is."""
     if state >> np.uint64(64 - width):
         words[number] = np.uint32(state & np.uint64(0xFFFFFFFF))
@@ -239,7 +242,7 @@ def _by_width(
 
 
 @_compiled
-def _refilled(words: npt.NDArray[np.uint32], state: np.uint64, number: int) -> tuple[np.uint64, int]:
+def _refilled(words: npt.NDArray[np.uint32], state: np.uint64, number: _Whole) -> tuple[np.uint64, _Whole]:
     """The state with another word where it has room for it; and how many words are left."""
     if state >> np.uint64(32) == np.uint64(0) and number > 0:
         return (state << np.uint64(32)) | np.uint64(words[number - 1]), number - 1
@@ -247,7 +250,9 @@ def _refilled(words: npt.NDArray[np.uint32], state: np.uint64, number: int) -> t
 
 
 @_compiled
-def _pop_bits(words: npt.NDArray[np.uint32], state: np.uint64, number: int, width: int) -> tuple[int, np.uint64, int]:
+def _pop_bits(
+    words: npt.NDArray[np.uint32], state: np.uint64, number: _Whole, width: int
+) -> tuple[np.int64, np.uint64, _Whole]:
     """A number of at most 16 bits, as it is."""
     quantile = state & np.uint64((1 << _PRECISION) - 1)
     shift = np.uint64(_PRECISION - width)
