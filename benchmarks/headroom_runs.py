@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
-from torch.optim import Optimizer
 
 from deadreckon.experiments.classifier import evaluate
 from deadreckon.experiments.race.averages import holding, trained
@@ -125,7 +124,7 @@ class Saved(NamedTuple):
 
     step: int
     network: dict[str, Any]
-    optimizers: list[dict[str, Any]]
+    optimizer: dict[str, Any]
     average: list[Tensor] | None
     rows: list[Tensor]
     steps: list[int]
@@ -232,7 +231,7 @@ class Run:
             Saved(
                 self.step,
                 dict(self.network.state_dict()),
-                [part.state_dict() for part in optimizers_in(self.optimizer)],
+                self.optimizer.state_dict(),
                 self.average,
                 list(self._families.rows),
                 list(self._families.steps),
@@ -243,13 +242,7 @@ class Run:
         """Go back to where a run was saved, once: the tensors that were saved are trained from there."""
         self.step = saved.step
         self.network.load_state_dict(saved.network)
-        for part, state in zip(optimizers_in(self.optimizer), saved.optimizers, strict=True):
-            part.load_state_dict(state)
+        self.optimizer.load_state_dict(saved.optimizer)
         self.average = saved.average
         self._families.rows = deque(saved.rows, maxlen=ROWS)
         self._families.steps = deque(saved.steps, maxlen=ROWS)
-
-
-def optimizers_in(optimizer: Optimizer) -> list[Optimizer]:
-    """An optimiser and those that it is made of, whose state is not in its own `state_dict`."""
-    return [optimizer, *(part for part in vars(optimizer).values() if isinstance(part, Optimizer))]

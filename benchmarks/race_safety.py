@@ -1,4 +1,4 @@
-"""What verified jumps cost a run, counted where it arises: CPU seconds inside the callback's hooks, in the ledger or not.
+"""What verified jumps cost a run: CPU seconds inside the callback's hooks, in the ledger or not.
 
 Two runs of the same steps differ by some percent in CPU seconds on a shared machine, so that the ratio of a run with
 jumps to one without does not show a cost of two percent, though the race has ten pairs for each problem. The hooks are
