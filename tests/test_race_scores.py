@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deadreckon.experiments.race.grid_figures import grid_curves
+from deadreckon.experiments.race.grid_figures import grid_curves, limits
 from deadreckon.experiments.race.report import as_markdown, as_page, sentences, tables
 from deadreckon.experiments.race.scores import (
     PENALTY,
@@ -187,3 +187,12 @@ def test_many_methods_fit_into_one_figure(tmp_path: Path) -> None:
     text = path.with_suffix(".svg").read_text()
     assert "method29" in text or text.count("<path") > 100
     assert grid_curves("made_up", [], None, tmp_path / "none").exists()
+
+
+def test_the_target_is_in_the_picture() -> None:
+    """Where the best methods end far below the target, the line and those that just reach it are shown all the same."""
+    losses = [2.3, 1.0, 0.8, 0.6, 0.5, 0.45, 0.42, 0.41, 0.4]
+    low, high = limits(losses, 0.75)
+    assert low < 0.4
+    assert high > 1.1 * 0.75
+    assert limits(losses, None)[1] < 0.75

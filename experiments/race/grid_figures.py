@@ -45,7 +45,6 @@ def grid_curves(
         panels[0].set_title(f"{label(problem)}: median test loss over {len({row['seed'] for row in rows})} seeds")
         gauge = median_gauge([row["curve"] for row in rows])
         losses = [value[LOSS] for row in rows for value in row["curve"] if np.isfinite(value[LOSS])]
-        low = min(losses)
         for axes, (name, what) in zip(panels, PANELS, strict=True):
             for method in names:
                 own = [row["curve"] for row in rows if row["method"] == method]
@@ -60,8 +59,15 @@ def grid_curves(
                 axes.plot(grid, np.median(values, axis=0), style, color=color, linewidth=width, label=text)
             if target is not None:
                 axes.axhline(target, color=INK, linestyle="--", linewidth=1.0)
-            axes.set_ylim(0.98 * low, low + 0.6 * (float(np.median(losses)) - low) + 0.05)
+            axes.set_ylim(*limits(losses, target))
             axes.set_xlabel(what)
             axes.set_ylabel("test loss (nats)")
         legend_below(figure, panels[-1])
         return save(figure, path)
+
+
+def limits(losses: Sequence[float], target: float | None) -> tuple[float, float]:
+    """The losses that are shown: the end of the curves, and the target with those that just get there."""
+    low = min(losses)
+    high = low + 0.6 * (float(np.median(losses)) - low) + 0.05
+    return 0.98 * low, high if target is None else max(high, 1.15 * target)
