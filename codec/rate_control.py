@@ -21,7 +21,7 @@ _LARGEST_MOVE = 2.0  # octaves
 _LARGEST_DEBT = 30.0  # targets
 _SAMPLE = 2**14  # coordinates that tell how large a vector is
 _BITS_A_VALUE = 9  # about what one that is not zero takes at low rates
-_FEWEST = 16  # coordinates that such a magnitude is taken of
+_FEWEST = 128  # coordinates that such a magnitude is taken of; of fewer it is noisier than the norm
 
 
 class Outcome(NamedTuple):

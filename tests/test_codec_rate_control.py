@@ -28,6 +28,11 @@ def mean_rate(bits: float, **settings) -> CodecConfig:
     return CodecConfig(**{"lattice": "Z", "hold": "mean_rate", "bits": bits, **settings})
 
 
+def magnitude(row: Tensor) -> float:
+    """By which one bit a coordinate is held."""
+    return MeanRate(1.0).magnitude(row.numpy(), float(row.double().square().sum()))
+
+
 def run(config: CodecConfig, rows: list[Tensor], layout: Layout = LAYOUT) -> tuple[list[float], list[float], Encoder]:
     """Bits a coordinate and NMSE of each packet."""
     encoder = Codec(layout, config).encoder()
@@ -91,11 +96,11 @@ def test_few_large_coordinates_do_not_make_packets_short():
 
 def test_the_magnitude_is_that_of_the_coordinates_that_a_packet_tells():
     """Half a bit tells one coordinate in eighteen; where few are not zero it is their median, else the norm."""
-    values = np.arange(1, 1801, dtype=np.float32) * np.where(np.arange(1800) % 2, 1, -1)
-    assert MeanRate(0.5).magnitude(values, 4.0) == 1701
-    mostly_zero = np.where(np.arange(1800) < 1740, 0, values)
-    assert MeanRate(0.5).magnitude(mostly_zero, 4.0) == 1771
-    assert MeanRate(0.5).magnitude(np.ones(40, np.float32), 4.0) == MeanError(0.1).magnitude(values, 4.0) == 2
+    values = np.arange(1, 7201, dtype=np.float32) * np.where(np.arange(7200) % 2, 1, -1)
+    assert MeanRate(0.5).magnitude(values, 4.0) == 6801
+    mostly_zero = np.where(np.arange(7200) < 6800, 0, values)
+    assert MeanRate(0.5).magnitude(mostly_zero, 4.0) == 7001
+    assert MeanRate(0.5).magnitude(np.ones(2000, np.float32), 4.0) == MeanError(0.1).magnitude(values, 4.0) == 2
     columns = np.tile(np.arange(64, dtype=np.float32), 2**12)  # a sixteenth is looked at, from all columns
     assert MeanRate(4.5).magnitude(columns, 4.0) == pytest.approx(32, abs=1)
 
@@ -162,7 +167,7 @@ def test_means_need_no_search():
     for step, row in enumerate(ar1_stream(LAYOUT, 5)):
         _, due, last = encoder.state_dict()["control"].tolist()
         encoder.encode(row, step)
-        due = round(due) + round(128 * math.log2(MeanRate(1.0).magnitude(row.numpy(), 1.0) / last))
+        due = round(due) + round(128 * math.log2(magnitude(row) / last))
         if step:
             assert encoder.last_report.cell_index == due
     bound = run(CodecConfig(lattice="Z"), ar1_stream(LAYOUT, 3))[2]
@@ -195,7 +200,7 @@ def test_a_key_frame_keeps_the_control():
     encoder = run(mean_rate(1.0), drifting(10))[2]
     _, due, last = encoder.state_dict()["control"].tolist()
     row = drifting(11)[10]
-    row *= last / MeanRate(1.0).magnitude(row.numpy(), 1.0)  # as large as the one before
+    row *= last / magnitude(row)  # as large as the one before
     encoder.encode(row, 10, key_frame=True)
     assert encoder.last_report.cell_index == due
     encoder.reset()
