@@ -63,14 +63,14 @@ def main() -> None:
     torch.set_num_threads(1)
     tuned = json.loads(options.tuned.read_text())
     meters: list[Meter] = []
-    train = race_run.train
+    train: Callable[..., Any] = race_run.train
 
     def metered(*arguments: Any) -> Any:
         *others, callbacks = arguments
         meters.extend(Meter(callback) for callback in callbacks if isinstance(callback, SkipAhead))
         return train(*others, callbacks)
 
-    race_run.train = metered  # pyright: ignore[reportAttributeAccessIssue]
+    race_run.train = metered
     print(f"{options.method}: CPU seconds of a whole run without measuring, and the share of it, %, by seed")
     print(f"{'problem':14s} {'seconds':>8s}   inside the hooks         by the ledger")
     for name in CORE:

@@ -54,7 +54,8 @@ def round_to_cells(
         places, kept, scaled, rounded = places[outside], kept[outside], scaled[outside], rounded[outside]
     scaled -= rounded
     kind = np.minimum(rounded, NUM_OFFSETS).astype(np.intp)
-    total, number = np.bincount(kind, scaled, NUM_OFFSETS + 1), np.bincount(kind, minlength=NUM_OFFSETS + 1)
+    total = np.bincount(kind, scaled, NUM_OFFSETS + 1).astype(np.float64, copy=False)
+    number = np.bincount(kind, minlength=NUM_OFFSETS + 1)
     values = rounded.astype(np.int32)
     np.negative(values, out=values, where=kept < 0)
     sums = Sums(number, total, float(scaled @ scaled), energy(kept))

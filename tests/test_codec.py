@@ -624,6 +624,7 @@ def test_adding_what_was_decoded_is_decoding_and_adding(config):
     codec = Codec(layout, config)
     encoder, decoder, other = codec.encoder(), codec.decoder(), codec.decoder()
     total, own = torch.ones(layout.size), torch.ones(layout.size)
+    packet = b""
     for step, row in enumerate(rows):
         packet = encoder.encode(row, step)
         decoded = decoder.decode(packet)
