@@ -76,7 +76,7 @@ class Quantised(NamedTuple, Generic[_Points]):
 
 
 class Coding(abc.ABC, Generic[_Points]):
-    """Quantises residuals, puts the points on an ANS stack, takes them off again and says what they stand for.
+    """Quantises residuals, writes the points by asymmetric numeral systems, reads them and says what they stand for.
 
     Attributes:
         num_offsets: centroids that a packet tells.
@@ -103,34 +103,16 @@ class Coding(abc.ABC, Generic[_Points]):
         """
 
     @abc.abstractmethod
-    def push(self, stack: Any, points: _Points, state: CoderState, cell_index: int, levels: Levels) -> CoderState:
-        """Points onto the stack; the state after them."""
-
-    @abc.abstractmethod
-    def pop(self, stack: Any, state: CoderState, cell_index: int, levels: Levels) -> tuple[_Points, CoderState]:
-        """The inverse of `push`, for any words: memory is bounded by the layout, never by the data.
-
-        Raises:
-            PacketError: if they are not what some encoder made.
-        """
-
     def write(self, points: _Points, state: CoderState, cell_index: int, levels: Levels) -> tuple[bytes, CoderState]:
         """Points as bytes; and the state after them."""
-        stack = empty_stack()
-        after = self.push(stack, points, state, cell_index, levels)
-        return stack_to_bytes(stack), after
 
+    @abc.abstractmethod
     def read(self, data: bytes, state: CoderState, cell_index: int, levels: Levels) -> tuple[_Points, CoderState]:
-        """The inverse of `write`, for any bytes.
+        """The inverse of `write`, for any bytes: memory is bounded by the layout, never by the data.
 
         Raises:
             PacketError: if they are not what some encoder made.
         """
-        stack = stack_from_bytes(data)
-        points, after = self.pop(stack, state, cell_index, levels)
-        if not stack.is_empty():
-            raise PacketError(TOO_LONG)
-        return points, after
 
     @abc.abstractmethod
     def reconstruct(
@@ -149,6 +131,36 @@ class Coding(abc.ABC, Generic[_Points]):
         return None
 
 
+class StackCoding(Coding[_Points]):
+    """A coding by constriction's stack."""
+
+    @abc.abstractmethod
+    def push(self, stack: Any, points: _Points, state: CoderState, cell_index: int, levels: Levels) -> CoderState:
+        """Points onto the stack; the state after them."""
+
+    @abc.abstractmethod
+    def pop(self, stack: Any, state: CoderState, cell_index: int, levels: Levels) -> tuple[_Points, CoderState]:
+        """The inverse of `push`, for any words.
+
+        Raises:
+            PacketError: if they are not what some encoder made.
+        """
+
+    @override
+    def write(self, points: _Points, state: CoderState, cell_index: int, levels: Levels) -> tuple[bytes, CoderState]:
+        stack = empty_stack()
+        after = self.push(stack, points, state, cell_index, levels)
+        return stack_to_bytes(stack), after
+
+    @override
+    def read(self, data: bytes, state: CoderState, cell_index: int, levels: Levels) -> tuple[_Points, CoderState]:
+        stack = stack_from_bytes(data)
+        points, after = self.pop(stack, state, cell_index, levels)
+        if not stack.is_empty():
+            raise PacketError(TOO_LONG)
+        return points, after
+
+
 class Integers(NamedTuple):
     """Quantised integers.
 
@@ -162,7 +174,7 @@ class Integers(NamedTuple):
 
 
 @final
-class ScalarCoding(Coding[Integers]):
+class ScalarCoding(StackCoding[Integers]):
     """The integer lattice Z, coordinate by coordinate.
 
     Args:

@@ -17,9 +17,22 @@ def machine_code(**options: Any) -> Callable[[_Function], _Function]:
 
     Args:
         options: of `numba.njit`.
-    """
-    import numba  # half a second that only those pay who code
 
-    return lambda function: cast(
-        _Function, numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-    )
+    Raises:
+        ImportError: if numba is installed but does not work, with another version of numpy, say.
+    """
+    try:
+        import numba  # half a second that only those pay who code
+    except ImportError as error:
+        raise ImportError(
+            f"numba is installed but cannot be imported: {error} Mend it, or set {SWITCH}=0 to code without it."
+        ) from error
+
+    def compiled(function: _Function) -> _Function:
+        options["nogil"], options["error_model"] = True, "numpy"
+        try:
+            return cast(_Function, numba.njit(cache=True, **options)(function))
+        except RuntimeError:  # nowhere to keep it: neither beside the source nor in the user's folder
+            return cast(_Function, numba.njit(**options)(function))
+
+    return compiled

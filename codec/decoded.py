@@ -36,12 +36,11 @@ def dense(decoded: Decoded) -> FloatVector:
 
 def add_share(total: FloatVector, decoded: Decoded, share: float) -> None:
     """Add `share` times the vector to `total`, `[param]`, in place; each product and sum is rounded once."""
-    if isinstance(decoded, Sparse):
-        add_at(total, decoded.places, decoded.values * np.float32(share))
-    elif share == 1:
-        total += decoded
-    else:
-        total += decoded * np.float32(share)
+    with np.errstate(over="ignore", invalid="ignore"):  # vectors that are not finite reach everybody as they are
+        if isinstance(decoded, Sparse):
+            add_at(total, decoded.places, decoded.values * np.float32(share))
+        else:
+            total += decoded if share == 1 else decoded * np.float32(share)
 
 
 def left_over(vector: FloatVector, decoded: Decoded) -> FloatVector:

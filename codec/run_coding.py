@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from ..forecast import Layout
 from .activity import matrices, of_coordinates
-from .coding import Coding, Quantised, Search
+from .coding import Quantised, Search, StackCoding
 from .coefficients import Cost
 from .decoded import Sparse, dense
 from .errors import PacketError
@@ -72,7 +72,7 @@ class Runs(NamedTuple):
 
 
 @final
-class RunCoding(Coding[Runs]):
+class RunCoding(StackCoding[Runs]):
     """Z, with a table of distances and one of values for each large tensor; see `Groups`.
 
     Args:

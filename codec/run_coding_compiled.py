@@ -1,6 +1,6 @@
 """The fast coding, compiled: the packets of `run_coding`, byte for byte, in a fraction of the time."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -117,14 +117,6 @@ class CompiledRunCoding(Coding[Runs]):
     @override
     def cost(self, state: CoderState, cell_index: int, error_weight: float = 1.0) -> Cost:
         return self._plain.cost(state, cell_index, error_weight)
-
-    @override
-    def push(self, stack: Any, points: Runs, state: CoderState, cell_index: int, levels: Levels) -> CoderState:
-        return self._plain.push(stack, points, state, cell_index, levels)
-
-    @override
-    def pop(self, stack: Any, state: CoderState, cell_index: int, levels: Levels) -> tuple[Runs, CoderState]:
-        return self._plain.pop(stack, state, cell_index, levels)
 
     @override
     def reconstruct(

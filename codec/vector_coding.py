@@ -18,7 +18,7 @@ from typing_extensions import override
 from ..forecast import Layout
 from . import activity as activities
 from .activity import MAX_ACTIVITY, MAX_MAGNITUDE, UNIT
-from .coding import Coding, Quantised, Search
+from .coding import Quantised, Search, StackCoding
 from .coefficients import Cost
 from .lattice import WIDTHS_PER_OCTAVE, cell_index, cell_width, widest
 from .lattice_contexts import Integers, Port, Reader, Tables, Writer
@@ -118,7 +118,7 @@ class PointTrial(NamedTuple):
     error: float
 
 
-class VectorCoding(Coding[Points]):
+class VectorCoding(StackCoding[Points]):
     """A coding of vectors of consecutive coordinates.
 
     Args:

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from codec_streams import LAYOUTS, gradient_stream, layout_from
+from numba.core import caching
 
 from deadreckon.codec import Codec, CodecConfig, Encoder, PacketError, endpoint, vector_kernels, vector_passes
 from deadreckon.codec.coding import Search
+from deadreckon.codec.compiled import machine_code
+from deadreckon.codec.decoded import add_share
 from deadreckon.codec.lattice import cell_index
 from deadreckon.codec.run_coding import RunCoding, Runs
 from deadreckon.codec.run_coding_compiled import CompiledRunCoding
@@ -188,3 +191,27 @@ def test_the_environment_variable_turns_it_off():
         imported, found[switch] = result.stdout.split()
         assert imported == str(switch == "1")
     assert found["0"] == found["1"]
+
+
+def test_a_numba_that_does_not_work_is_told(tmp_path):
+    """Installed, but of another numpy, say: the error has the reason and the way out."""
+    (tmp_path / "numba.py").write_text('raise ImportError("Numba needs NumPy 2.2 or less")')
+    program = "import deadreckon.codec.vector_kernels"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "DEADRECKON_COMPILED": "1"}
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "Numba needs NumPy 2.2 or less Mend it, or set DEADRECKON_COMPILED=0" in result.stderr
+
+
+def test_without_a_place_to_keep_machine_code_it_is_compiled_anew(monkeypatch):
+    """Where neither the package's folder nor the user's can be written to, functions compile all the same."""
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    doubled = machine_code()(lambda value: 2 * value)
+    assert doubled(3.5) == 7.0
+
+
+def test_vectors_that_are_not_finite_add_up_without_a_warning():
+    """Infinities of both signs, and sums beyond float32, are NaN and infinite, as torch has them."""
+    total = np.array([np.inf, 3e38, 1.0], np.float32)
+    add_share(total, np.array([-np.inf, 3e38, 2.0], np.float32), 1.0)
+    np.testing.assert_array_equal(total, np.array([np.nan, np.inf, 3.0], np.float32))
