@@ -1,6 +1,7 @@
 """Runs of the race in which jumps cost nothing, and the families of proposals; see `race_headroom`."""
 
 import copy
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +29,14 @@ ROWS = 10  # kept between two opportunities
 SPACING = 10  # optimiser steps between rows for forecasters that come with the package
 FORECASTERS = ("adaptive_linear", "nino")
 COMBINATIONS = ("line", "average", "trend", "low_rank", "per_layer")
+FEATURES = (
+    "log of the held-out loss there over that here",
+    "the held-out change in its standard errors",
+    "share of the run that is done",
+    "log of the jump's length over the way of the latest two rows",
+    "cosine between the jump and that way",
+    "cosine between that way and the one before",
+)
 FAMILIES = (*COMBINATIONS, "any", "random", *FORECASTERS)
 
 
@@ -119,6 +128,20 @@ class Families:
             yield from (forecast.mean for forecast in member.forecast(window, horizons))
 
 
+class Look(NamedTuple):
+    """What one family proposes at one opportunity.
+
+    Attributes:
+        vector: the best candidate by the verification set; none while the history is too short.
+        better: whether it is better there than staying.
+        features: see `FEATURES`.
+    """
+
+    vector: Tensor | None
+    better: bool
+    features: list[float]
+
+
 class Saved(NamedTuple):
     """A run at one step, to go back to once."""
 
@@ -169,11 +192,14 @@ class Run:
         self._layout = layout_of(self.network)
         self._families = Families(self.network, row_every, self._loss_of, self._checked.inputs[:2], seed)
 
-    def _loss_of(self, vector: Tensor) -> Tensor:
+    def _losses_of(self, vector: Tensor) -> Tensor:
         # Running statistics of normalisations stay what they are: the pass writes to copies of them.
         buffers = {name: value.clone() for name, value in self.network.named_buffers()}
         logits = functional_call(self.network, {**unpack(vector, self._layout), **buffers}, (self._checked.inputs,))
-        return functional.cross_entropy(logits, self._checked.labels)
+        return functional.cross_entropy(logits, self._checked.labels, reduction="none")
+
+    def _loss_of(self, vector: Tensor) -> Tensor:
+        return self._losses_of(vector).mean()
 
     def advance(self, until: int) -> None:
         """Train up to a step, that one included."""
@@ -193,16 +219,31 @@ class Run:
                 self._families.steps.append(step)
             self.step = step
 
-    def best(self, family: str) -> tuple[Tensor | None, bool]:
-        """The best candidate by the verification set, and whether it is better than staying."""
+    def look(self, family: str) -> Look:
+        """The best candidate by the verification set, and what is known of it."""
         lowest, best = float("inf"), None
         for vector in self._families.candidates(family):
             with torch.no_grad():
                 loss = self._loss_of(vector).item()
             if loss < lowest:
                 lowest, best = loss, vector
+        if best is None:
+            return Look(None, False, [])
+        here = pack(self.network)[0]
         with torch.no_grad():
-            return best, best is not None and lowest < self._loss_of(pack(self.network)[0]).item()
+            staying, going = self._losses_of(here), self._losses_of(best)
+        change = going - staying
+        rows = list(self._families.rows)
+        latest, before, jump = rows[-1] - rows[-3], rows[-3] - rows[-5], best - here
+        features = [
+            (going.mean() / staying.mean()).log().item(),
+            (change.mean() / change.std() * math.sqrt(len(change))).item() if change.any() else 0.0,
+            self.step / self.steps,
+            math.log((jump.norm() / latest.norm()).item() + 1e-3),
+            functional.cosine_similarity(jump, latest, dim=0).item(),
+            functional.cosine_similarity(latest, before, dim=0).item(),
+        ]
+        return Look(best, bool(going.mean() < staying.mean()), features)
 
     def jump_to(self, vector: Tensor) -> None:
         """Go there; an average goes along, normalisations' statistics are estimated anew on the latest batches."""

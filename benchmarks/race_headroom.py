@@ -28,9 +28,15 @@ each later opportunity. Of all these ends, a few dozen a run, are counted
 * `or none`: the lower of the two, at each opportunity by itself;
 * `all`: the final loss with a jump at each opportunity;
 * `best`: that of the sequence of jumps that ends lowest. No rule that takes or refuses these candidates gets below it.
+* `learned`: that of the sequence which a learned acceptance takes. A ridge regression predicts, from what is known at an
+  opportunity (`headroom_runs.FEATURES`: the held-out change and its error, how much of the run is left, how long and
+  which way the jump is, how straight the run), by how much a jump there, with none after it, changes the final loss; it
+  jumps where it predicts a gain. It learns from all sequences of the other seeds and is judged by the one left out;
+* `jumps`: how many it takes in a run.
 
 The ends are compared on the samples that chose, and any disturbance of a run ends a little higher or lower: a few dozen
-ends have a lowest one. How much of `or none` and `best` is such luck, the family `random` says.
+ends have a lowest one. How much of `or none` and `best` is such luck, the family `random` says. `learned` has no such
+luck.
 
     python benchmarks/race_headroom.py --hindsight --tuned TUNED.json --methods muon --every 0.2 --families line random
 
@@ -42,6 +48,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +61,7 @@ from deadreckon.experiments.tasks import TaskData, load_task
 
 MEASUREMENTS = 60
 VERIFY = 2000  # samples
+RIDGE = 0.1  # of the regression, times the number of its rows
 Pattern = tuple[bool, ...]  # at which opportunities a jump was taken
 
 
@@ -94,7 +102,7 @@ class Trials:
         for step in range(1, self.steps + 1):
             run.advance(step)
             if family is not None and step % every == 0:
-                vector, is_better = run.best(family)
+                vector, is_better, _ = run.look(family)
                 if vector is not None and is_better:
                     run.jump_to(vector)
                     jumps += 1
@@ -102,26 +110,74 @@ class Trials:
                 curve.append([step, 0, 0, step, 1, run.loss(), 0])
         return curve, jumps
 
-    def ends(self, seed: int, family: str) -> dict[Pattern, float]:
-        """The final loss of every sequence of taking and refusing."""
-        return ends_of(*self.start(seed, family), family)
+    def tree(self, seed: int, family: str) -> "Tree":
+        """Every sequence of taking and refusing."""
+        run, every = self.start(seed, family)
+        tree = Tree({}, {})
+        tree.grow(run, every, family)
+        return tree
 
 
-def ends_of(run: Run, every: int, family: str, taken: Pattern = ()) -> dict[Pattern, float]:
-    """The final losses of everything that can become of a run; it is left in one of these ends."""
-    step = (len(taken) + 1) * every
-    if step >= run.steps:
-        run.advance(run.steps)
-        return {taken: run.loss()}
-    run.advance(step)
-    vector, _ = run.best(family)
-    if vector is None:
-        raise ValueError(f"`every` must leave {ROWS} rows between opportunities; there was no candidate at {step}.")
-    saved = run.save()
-    ends = ends_of(run, every, family, (*taken, False))
-    run.restore(saved)
-    run.jump_to(vector)
-    return ends | ends_of(run, every, family, (*taken, True))
+class Tree(NamedTuple):
+    """All that can become of a run.
+
+    Attributes:
+        ends: the final loss of every sequence of taking and refusing.
+        features: what is known at an opportunity, by what was done at those before.
+    """
+
+    ends: dict[Pattern, float]
+    features: dict[Pattern, list[float]]
+
+    def grow(self, run: Run, every: int, family: str, taken: Pattern = ()) -> None:
+        """Train everything that can become of a run; it is left in one of the ends."""
+        step = (len(taken) + 1) * every
+        if step >= run.steps:
+            run.advance(run.steps)
+            self.ends[taken] = run.loss()
+            return
+        run.advance(step)
+        vector, _, self.features[taken] = run.look(family)
+        if vector is None:
+            raise ValueError(f"`every` must leave {ROWS} rows between opportunities; there was no candidate at {step}.")
+        saved = run.save()
+        self.grow(run, every, family, (*taken, False))
+        run.restore(saved)
+        run.jump_to(vector)
+        self.grow(run, every, family, (*taken, True))
+
+    @property
+    def depth(self) -> int:
+        """Opportunities in a run."""
+        return len(next(iter(self.ends)))
+
+    def gains(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every opportunity its features, and the log of the final loss with a jump there and none after it over
+        that with none."""
+        rest = {taken: (False,) * (self.depth - len(taken) - 1) for taken in self.features}
+        gains = [
+            np.log(self.ends[(*taken, True, *rest[taken])] / self.ends[(*taken, False, *rest[taken])])
+            for taken in self.features
+        ]
+        return np.array(list(self.features.values())), np.array(gains)
+
+    def walk(self, rule: Callable[[Sequence[float]], bool]) -> Pattern:
+        """What a rule does."""
+        taken: Pattern = ()
+        while len(taken) < self.depth:
+            taken = (*taken, rule(self.features[taken]))
+        return taken
+
+
+def learned(trees: Sequence[Tree]) -> Callable[[Sequence[float]], bool]:
+    """A rule that takes what a ridge regression says will lower the final loss."""
+    pairs = [tree.gains() for tree in trees]
+    features, gains = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+    center, scale = features.mean(0), features.std(0) + 1e-9
+    rows = np.column_stack([np.ones(len(features)), (features - center) / scale])
+    penalty = RIDGE * len(rows) * np.diag([0.0] + [1.0] * (rows.shape[1] - 1))
+    weights = np.linalg.solve(rows.T @ rows + penalty, rows.T @ gains)
+    return lambda values: bool(weights[0] + ((np.array(values) - center) / scale) @ weights[1:] < 0)
 
 
 def ratio(values: Sequence[float]) -> str:
@@ -155,20 +211,25 @@ def greedy(trials: Trials, families: Sequence[str]) -> None:
 def hindsight(trials: Trials, families: Sequence[str]) -> None:
     """Print what jumps give that are taken by what comes of them."""
     for family in families:
-        better = opportunities = 0
-        columns: list[list[float]] = [[], [], [], []]
-        for seed in trials.seeds:
-            ends = trials.ends(seed, family)
-            count = len(next(iter(ends)))
-            without, every_time = ends[(False,) * count], ends[(True,) * count]
-            single = np.array([end / without for pattern, end in ends.items() if sum(pattern) == 1])
+        better = opportunities = jumps = 0
+        columns: list[list[float]] = [[], [], [], [], []]
+        trees = [trials.tree(seed, family) for seed in trials.seeds]
+        for index, tree in enumerate(trees):
+            without, every_time = tree.ends[(False,) * tree.depth], tree.ends[(True,) * tree.depth]
+            single = np.array([end / without for pattern, end in tree.ends.items() if sum(pattern) == 1])
             better += int((single < 1).sum())
-            opportunities += count
-            found = mean(single), mean(np.minimum(single, 1)), every_time / without, min(ends.values()) / without
-            for column, value in zip(columns, found, strict=True):
+            opportunities += tree.depth
+            others = trees[:index] + trees[index + 1 :]
+            found = [mean(single), mean(np.minimum(single, 1)), every_time / without, min(tree.ends.values()) / without]
+            if others:
+                taken = tree.walk(learned(others))
+                jumps += sum(taken)
+                found.append(tree.ends[taken] / without)
+            for column, value in zip(columns, found, strict=False):
                 column.append(value)
-        cells = " ".join(f"{ratio(column):>22}" for column in columns)
-        print(f"{trials.method:>16} {family:>16} {better:3} of {opportunities:2} {cells}", flush=True)
+        cells = " ".join(f"{ratio(column):>22}" for column in columns if column)
+        taken_by = f" {jumps / len(trees):6.1f}" if columns[-1] else ""
+        print(f"{trials.method:>16} {family:>16} {better:3} of {opportunities:2} {cells}{taken_by}", flush=True)
 
 
 def mean(values: np.ndarray) -> float:
@@ -197,7 +258,10 @@ def main() -> None:
     )
     kind: Callable[[Trials, Sequence[str]], None]
     if given.hindsight:
-        kind, columns = hindsight, f"{'better':>9} {'one jump':>22} {'or none':>22} {'all':>22} {'best':>22}"
+        kind, columns = (
+            hindsight,
+            f"{'better':>9} {'one jump':>22} {'or none':>22} {'all':>22} {'best':>22} {'learned':>22} {'jumps':>6}",
+        )
     else:
         kind, columns = greedy, f"{'jumps':>6} {'steps to target, over those without':>38} {'final loss':>28}"
     print(f"{'method':>16} {'family':>16} {columns}", flush=True)
