@@ -28,8 +28,8 @@ each later opportunity. Of all these ends, a few dozen a run, are counted
 * `or none`: the lower of the two, at each opportunity by itself;
 * `all`: the final loss with a jump at each opportunity;
 * `best`: that of the sequence of jumps that ends lowest. No rule that takes or refuses these candidates gets below it.
-* `learned`: that of the sequence which a learned acceptance takes. A ridge regression predicts, from what is known at an
-  opportunity (`headroom_runs.FEATURES`: the held-out change and its error, how much of the run is left, how long and
+* `learned`: that of the sequence which a learned acceptance takes. A ridge regression predicts, from what is known at
+  an opportunity (`headroom_runs.FEATURES`: the held-out change and its error, how much of the run is left, how long and
   which way the jump is, how straight the run), by how much a jump there, with none after it, changes the final loss; it
   jumps where it predicts a gain. It learns from all sequences of the other seeds and is judged by the one left out;
 * `jumps`: how many it takes in a run.
