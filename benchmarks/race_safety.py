@@ -135,16 +135,20 @@ def interval(ratios: Sequence[float]) -> tuple[float, float | None, float | None
     return found.value, found.low, found.high
 
 
-def report_pairs(method: str, tuned: dict[str, Any], seeds: Sequence[int], num_controls: int) -> None:
+def report_pairs(
+    method: str, problems: Sequence[str], tuned: dict[str, Any], seeds: Sequence[int], num_controls: int
+) -> None:
     """Print ratios of runs that take turns, and those of equal ones beside."""
     print(f"{method}: CPU seconds of a run with jumps over one without, the two taking turns step by step")
-    for name in CORE:
+    for name in problems:
         problem, base = find_problem(name), METHODS[tuned[name]["decay"]]
         settings = tuned[name]["settings"][base.name]
         for label, recipe, used in (
             (method, jumping(method, base), seeds),
             ("the same twice", base, seeds[:num_controls]),
         ):
+            if not used:
+                continue
             found = [
                 pair(Entry(problem, recipe, settings, seed), Entry(problem, base, settings, seed), bool(seed % 2))
                 for seed in used
@@ -168,6 +172,7 @@ def main() -> None:
     parser.add_argument("--tuned", type=Path, required=True, help="settings by problem")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--method", default="verified_adaptive_linear")
+    parser.add_argument("--problems", nargs="+", default=CORE, choices=CORE)
     parser.add_argument("--first-seed", type=int, default=30)
     parser.add_argument("--pairs", action="store_true", help="runs with and without jumps that take turns")
     parser.add_argument("--controls", type=int, default=5, help="pairs of equal runs beside")
@@ -176,7 +181,7 @@ def main() -> None:
     torch.set_num_threads(1)
     tuned = json.loads(options.tuned.read_text())
     if options.pairs:
-        report_pairs(options.method, tuned, seeds, options.controls)
+        report_pairs(options.method, options.problems, tuned, seeds, options.controls)
         return
     meters: list[Meter] = []
     train: Callable[..., Any] = race_run.train
@@ -189,7 +194,7 @@ def main() -> None:
     race_run.train = metered
     print(f"{options.method}: CPU seconds of a whole run without measuring, and the share of it, %, by seed")
     print(f"{'problem':14s} {'seconds':>8s}   inside the hooks         by the ledger")
-    for name in CORE:
+    for name in options.problems:
         problem, base = find_problem(name), METHODS[tuned[name]["decay"]]
         task = load_task(problem.task)
         inside, ledger, seconds = [], [], []

@@ -39,7 +39,7 @@ PRETRAINED = "pretrained:"
 JUMPS_A_RUN = 10  # of blind jumps, as published for NiNo
 PUBLISHED_FIRST = 40  # row spacings that NiNo's first jump goes
 ROWS_A_PERIOD = 5
-COST_SHARE = 0.03  # of a run, that verified jumps may cost
+COST_SHARE = 0.02  # of a run, that verified jumps may cost
 NO_LIMIT = 1e9
 RATES = ("rate", "adam_rate")  # settings that are learning rates
 
