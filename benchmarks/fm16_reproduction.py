@@ -40,16 +40,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deadreckon.experiments.tasks import Batches, Split, load_task, make_network
-from deadreckon.experiments.tasks.fashion_mnist import (
-    BASE_URL,
-    FILES,
-    TEST_IMAGES,
-    TEST_LABELS,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-)
-from deadreckon.experiments.tasks.fetch import find_files
-from deadreckon.experiments.tasks.idx import read_idx
+from deadreckon.experiments.tasks.fashion_mnist import read_published
 from deadreckon.forecast import Layout, Window, load_vector, pack
 from deadreckon.forecast.graph import NeuralGraph, trace_graph
 from deadreckon.models import ReleasedNiNo, load_released_nino
@@ -118,17 +109,9 @@ class Published:
     """Images, batches and initial weights of the released script."""
 
     def __init__(self, data: str | None) -> None:
-        folder = find_files("fashion-mnist", FILES, data, BASE_URL)
         self.train, self.test = (
-            Split(
-                (torch.from_numpy(read_idx(folder / images.name, (size, 28, 28)))[:used, None] / 255 - MEAN)
-                / DEVIATION,
-                torch.from_numpy(read_idx(folder / labels.name, (size,)))[:used].long(),
-            )
-            for images, labels, size, used in (
-                (TRAIN_IMAGES, TRAIN_LABELS, 60_000, NUM_IMAGES),
-                (TEST_IMAGES, TEST_LABELS, 10_000, 10_000),
-            )
+            Split((pixels[:NUM_IMAGES, None] / 255 - MEAN) / DEVIATION, labels[:NUM_IMAGES])
+            for pixels, labels in read_published(data)
         )
 
     def network(self, seed: int) -> nn.Module:

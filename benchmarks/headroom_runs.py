@@ -221,17 +221,18 @@ class Run:
 
     def look(self, family: str) -> Look:
         """The best candidate by the verification set, and what is known of it."""
-        lowest, best = float("inf"), None
+        best: Tensor | None = None
+        going = torch.tensor([math.inf])
         for vector in self._families.candidates(family):
             with torch.no_grad():
-                loss = self._loss_of(vector).item()
-            if loss < lowest:
-                lowest, best = loss, vector
+                losses = self._losses_of(vector)
+            if losses.mean() < going.mean():
+                going, best = losses, vector
         if best is None:
             return Look(None, False, [])
         here = pack(self.network)[0]
         with torch.no_grad():
-            staying, going = self._losses_of(here), self._losses_of(best)
+            staying = self._losses_of(here)
         change = going - staying
         rows = list(self._families.rows)
         latest, before, jump = rows[-1] - rows[-3], rows[-3] - rows[-5], best - here

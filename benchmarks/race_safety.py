@@ -130,7 +130,7 @@ def pair(with_jumps: Entry, without: Entry, swapped: bool) -> tuple[float, float
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """The mean ratio and its 95 % interval over seeds."""
+    """The geometric mean ratio and its 95 % interval over seeds."""
     found = as_ratio(estimates(np.log(np.array(ratios))[:, None], 10_000, 0)[0])
     return found.value, found.low, found.high
 

@@ -1,6 +1,7 @@
 """Fashion-MNIST, found on this machine or fetched."""
 
 import torch
+from torch import Tensor
 
 from .fetch import RemoteFile, find_files
 from .idx import read_idx
@@ -38,11 +39,25 @@ def load_fashion_mnist(data: str | None = None) -> TaskData:
     Raises:
         DataError: if the files cannot be found or fetched, or are damaged.
     """
+    training, test = (Split(normalised(pixels, MEAN, DEVIATION), labels) for pixels, labels in read_published(data))
+    train, verify, tune = shuffled_split(training, SIZES, SPLIT_SEED)
+    return TaskData("fashion_mnist", train, verify, tune, test, 10, (1, 28, 28), ATTRIBUTION, spatial=True)
+
+
+def read_published(data: str | None = None) -> list[tuple[Tensor, Tensor]]:
+    """The training and the test set as published, in their order: pixels `[n, 28, 28]` from 0 to 255, and labels `[n]`.
+
+    Args:
+        data: see `load_fashion_mnist`.
+
+    Raises:
+        DataError: if the files cannot be found or fetched, or are damaged.
+    """
     folder = find_files("fashion-mnist", FILES, data, BASE_URL)
-    published: list[Split] = []
-    for images, labels, num_samples in ((TRAIN_IMAGES, TRAIN_LABELS, 60_000), (TEST_IMAGES, TEST_LABELS, 10_000)):
-        pixels = torch.from_numpy(read_idx(folder / images.name, (num_samples, 28, 28)))
-        classes = torch.from_numpy(read_idx(folder / labels.name, (num_samples,)))
-        published.append(Split(normalised(pixels, MEAN, DEVIATION), classes.long()))
-    train, verify, tune = shuffled_split(published[0], SIZES, SPLIT_SEED)
-    return TaskData("fashion_mnist", train, verify, tune, published[1], 10, (1, 28, 28), ATTRIBUTION, spatial=True)
+    return [
+        (
+            torch.from_numpy(read_idx(folder / images.name, (num_samples, 28, 28))),
+            torch.from_numpy(read_idx(folder / labels.name, (num_samples,))).long(),
+        )
+        for images, labels, num_samples in ((TRAIN_IMAGES, TRAIN_LABELS, 60_000), (TEST_IMAGES, TEST_LABELS, 10_000))
+    ]
