@@ -266,7 +266,7 @@ def test_jumps_are_logged_to_three_loggers_at_once(tmp_path: Path) -> None:
     proposed = [float(number) for number in range(1, count + 1)]  # the last may come twice, with what it was worth
     assert count > 1
     read = read_offline_run(tmp_path)
-    rows = [row for row in read.history if any(name.startswith("jump/") and name != "jump/all" for name in row)]
+    rows = [row for row in read.history if "jump/horizon" in row]  # not the table's, where the axis is wandb's affair
     assert list(dict.fromkeys(row["jump/index"] for row in rows)) == proposed
     (table,) = read.tables("jump/all")
     assert [row[0] for row in table["data"]] == [jump.step for jump in jumps.jumps]
