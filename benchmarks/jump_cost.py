@@ -1,4 +1,4 @@
-"""What jumping costs at its default share of 4 %, by the ledger, and whether batched candidates are faster.
+"""What jumping costs at its default share, by the ledger, and whether batched candidates are faster.
 
 Run: `python benchmarks/jump_cost.py digits`, or `fashion_mnist`, or `candidates`; the last two need Fashion-MNIST.
 """

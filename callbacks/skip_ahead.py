@@ -115,7 +115,7 @@ class SkipAhead(pl.Callback):
         step_scales: Sequence[float] = (1.0,),
         num_horizons: int = 1,
         batch_norm_batches: Iterable[Any] | None = None,
-        cost_share: float | None = 0.04,
+        cost_share: float | None = 0.02,
         start: int = 0,
         spacing: int | None = None,
     ) -> None:

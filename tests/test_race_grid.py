@@ -22,7 +22,7 @@ from deadreckon.experiments.race import grid as race_grid
 from deadreckon.experiments.race.averages import ExponentialAverage, LatestAverage, OuterStep, holding, trained
 from deadreckon.experiments.race.clock import COLUMNS, Gauge, RaceClock, spread
 from deadreckon.experiments.race.controls import CONTROLS, Controlled
-from deadreckon.experiments.race.methods import BASELINES, METHODS, RELEASED, Method, find_method
+from deadreckon.experiments.race.methods import BASELINES, METHODS, PRETRAINED, RELEASED, Method, find_method
 from deadreckon.experiments.race.optimizers import make_race_optimizer, rate_factor
 from deadreckon.experiments.race.problems import CORE, PROBLEMS, Problem, find_problem
 from deadreckon.experiments.race.queue import RunQueue
@@ -30,7 +30,13 @@ from deadreckon.experiments.race.released import VARIABLE
 from deadreckon.experiments.race.run import Entry, blind_period, blind_schedule, run_entry
 from deadreckon.experiments.tasks import load_task, make_network
 from deadreckon.forecast import Forecast, Window, pack
-from deadreckon.models import ReleasedNiNo, load_released_nino, make_forecaster
+from deadreckon.models import (
+    ReleasedNiNo,
+    closed_form_names,
+    load_released_nino,
+    make_forecaster,
+    pretrained_names,
+)
 
 TINY = Problem("tiny", "digits", "mlp", 32, 60, 100)
 HOLDER = """
@@ -240,6 +246,23 @@ def test_blind_jumps_follow_the_published_schedule() -> None:
     assert found == {1000 * (i + 1): 200 * k for i, k in enumerate((40, 33, 26, 21, 16, 11, 8, 5, 3))}
     assert blind_schedule(10_000, period, 200)(1000) == 200
     assert blind_period(500, 10, 10) == 100  # a history of ten rows does not fit into a tenth of the run
+    # WNN's: at the end of every fifth epoch, five epochs ahead, the last epoch left out.
+    assert blind_period(30 * 49, 49, 5, "wnn") == 5 * 49
+    at = blind_schedule(30 * 49, 5 * 49, 49, 10**6, "wnn")
+    assert {step: at(step) for step in range(30 * 49 + 1) if at(step) is not None} == dict.fromkeys(
+        range(5 * 49, 30 * 49, 5 * 49), 5 * 49
+    )
+
+
+def test_every_forecaster_that_needs_no_fitting_jumps_blind_and_verified() -> None:
+    """Each that comes with the package has both methods, and its own published schedule where it has one."""
+    names = {*closed_form_names(), *pretrained_names()} - {"hold"}
+    assert {f"{kind}_{name}" for kind in ("blind", "verified") for name in names} <= METHODS.keys()
+    for name in names:
+        jumps = METHODS[f"blind_{name}"].jumps
+        assert jumps is not None
+        assert jumps.published == ("wnn" if name.startswith("wnn") else "nino")
+        assert jumps.forecaster.removeprefix(PRETRAINED) == name
 
 
 def step_with(module: nn.Module, callback: Any, step: int) -> None:

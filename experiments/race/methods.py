@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...models import closed_form_names, pretrained_names
 from ..errors import OptionError
 
 Settings = Mapping[str, float]
@@ -14,6 +15,7 @@ SGD_RATES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 MUON_RATES = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 AUON_RATES = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 SHARES = (1.0, 0.6, 0.35, 0.2)  # of the steps allowed, at whose end a decay is over
+PRETRAINED = "pretrained:"  # before the name of a forecaster that comes with the package
 DECAY = "decay"  # stands for whichever decay was tuned best on a problem
 BEST = "best"  # stands for whichever baseline was soonest at the hardest target when it was tuned
 RELEASED = "released:nino"  # the authors' checkpoint, which the user has to bring
@@ -37,6 +39,7 @@ class Jumps:
         options: of the forecaster; none where it is pretrained.
         schedule: whether the learning rate's schedule `stays` where it is or `advances` by the jump.
         longest: optimiser steps; no blind jump goes further.
+        published: whose schedule blind jumps are on, `nino` or `wnn`; see `blind_schedule`.
     """
 
     forecaster: str
@@ -50,6 +53,7 @@ class Jumps:
     options: Mapping[str, object] = field(default_factory=dict)
     schedule: str = "stays"
     longest: int = LONGEST
+    published: str = "nino"
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,18 @@ _BASELINES = (
         average="ema",
         choices={"rate": MUON_RATES, "adam_rate": (0.002, 0.008), "decay": (0.9, 0.95, 0.98)},
     ),
+    Method(
+        "muon_snoo",
+        optimizer="muon",
+        outer="snoo",
+        choices={
+            "rate": MUON_RATES,
+            "adam_rate": (0.002, 0.008),
+            "outer_every": (5, 10, 20),
+            "outer_rate": (0.6, 0.8),
+            "mu": (0.5, 0.75),
+        },
+    ),
     Method("auon", optimizer="auon", choices={"rate": AUON_RATES, "adam_rate": (0.002, 0.008)}),
     Method("adaptive_memory", optimizer="adaptive_memory", choices={"rate": MUON_RATES, "pull": (0.1, 1.0)}),
     Method("adan", optimizer="adan", choices={"rate": (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)}),
@@ -149,28 +165,26 @@ def _jump(name: str, forecaster: str, base: str = DECAY, **options: Any) -> Meth
 
 
 _VERIFIED: dict[str, Any] = {"rule": "worth_it", "kind": "verified"}
-_FORECASTERS = {
-    "linear": "linear",
-    "adaptive_linear": "pretrained:adaptive_linear",
-    "nino": "pretrained:nino",
-    "nino_long": "pretrained:nino_long",
+_FORECASTERS = {  # all that need no fitting to the run; `hold` goes nowhere
+    **{name: name for name in closed_form_names() if name != "hold"},
+    **{name: f"{PRETRAINED}{name}" for name in pretrained_names()},
 }
+_PUBLISHED: dict[str, dict[str, Any]] = {"wnn": {"published": "wnn"}, "wnn_plus": {"published": "wnn"}}
 _TREND: dict[str, Any] = {"options": {"extrapolate": True, "history": 8}, "every": 20, "horizons": (10, 20, 40)}
 _AVERAGE: dict[str, Any] = {"options": {"history": 4}, "every": 20, "horizons": (10,), "row_every": 5}
 _RELEASED: dict[str, Any] = {"longest": RELEASED_LONGEST}
 _JUMPING = (
-    *(_jump(f"blind_{name}", source) for name, source in _FORECASTERS.items()),
+    *(_jump(f"blind_{name}", source, **_PUBLISHED.get(name, {})) for name, source in _FORECASTERS.items()),
     *(_jump(f"verified_{name}", source, **_VERIFIED) for name, source in _FORECASTERS.items()),
     _jump("blind_nino_released", RELEASED, **_RELEASED),
     _jump("verified_nino_released", RELEASED, **_VERIFIED, **_RELEASED),
     _jump("best_verified_nino_released", RELEASED, base=BEST, **_VERIFIED, **_RELEASED),
-    _jump("verified_outer_momentum", "outer_momentum", **_VERIFIED),
-    _jump("verified_lawa", "lawa", **_VERIFIED),
     _jump("blind_advancing", "pretrained:adaptive_linear", schedule="advances"),
     _jump("verified_advancing", "pretrained:adaptive_linear", schedule="advances", **_VERIFIED),
     _jump("strict_adaptive_linear", "pretrained:adaptive_linear", rule="strict", kind="verified"),
     _jump("best_verified_adaptive_linear", "pretrained:adaptive_linear", base=BEST, **_VERIFIED),
     _jump("best_verified_linear", "linear", base=BEST, **_VERIFIED),
+    _jump("best_verified_outer_momentum", "outer_momentum", base=BEST, **_VERIFIED),
     _jump("best_verified_nino_long", "pretrained:nino_long", base=BEST, **_VERIFIED),
     _jump("best_verified_average", "lawa", base=BEST, **_VERIFIED, **_AVERAGE),
     _jump("best_strict_average", "lawa", base=BEST, rule="strict", kind="verified", **_AVERAGE),

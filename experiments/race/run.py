@@ -27,7 +27,7 @@ from .averages import Average, ExponentialAverage, LatestAverage, OuterStep
 from .clock import NORM_BATCHES, RaceClock, spread
 from .controls import Controlled, ForecastAverage, OracleJump
 from .fine_tuning import race_network
-from .methods import LONGEST, RELEASED, Jumps, Method, Settings
+from .methods import LONGEST, PRETRAINED, RELEASED, Jumps, Method, Settings
 from .optimizers import make_race_optimizer, make_race_schedule
 from .problems import Problem
 from .released import race_nino
@@ -35,7 +35,6 @@ from .released import race_nino
 MEASUREMENTS = 30  # of a run, the one before it begins left out
 VERIFY_BATCH = 64
 VERIFY_SAMPLES = 512  # at most, of the set that jumps are verified on
-PRETRAINED = "pretrained:"
 JUMPS_A_RUN = 10  # of blind jumps, as published for NiNo
 PUBLISHED_FIRST = 40  # row spacings that NiNo's first jump goes
 ROWS_A_PERIOD = 5
@@ -188,7 +187,7 @@ def _jumping(
 ) -> list[pl.Callback]:
     """What a method that jumps needs besides."""
     forecaster = _forecaster(jumps, entry.seed)
-    period = blind_period(steps, jumps.row_every, forecaster.history)
+    period = blind_period(steps, jumps.row_every, forecaster.history, jumps.published)
     if jumps.kind == "oracle":
         ahead = Batches(task.train, entry.problem.batch_size, 10 * steps, 7919 + entry.seed)
         return [OracleJump(ahead, period, period // 2, jumps.schedule == "advances")]
@@ -200,7 +199,9 @@ def _jumping(
     skip_ahead = SkipAhead(
         forecaster,
         every=period if blind else jumps.every,
-        horizons=blind_schedule(steps, period, jumps.row_every, jumps.longest) if blind else jumps.horizons,
+        horizons=blind_schedule(steps, period, jumps.row_every, jumps.longest, jumps.published)
+        if blind
+        else jumps.horizons,
         probe=probe,
         batches=list(sequential_batches(held_out, VERIFY_BATCH)),
         batch_size=entry.problem.batch_size,
@@ -231,15 +232,19 @@ def _forecaster(jumps: Jumps, seed: int) -> Forecaster:
     return Controlled(own, jumps.control, seed) if jumps.control is not None else own
 
 
-def blind_period(steps: int, row_every: int, history: int) -> int:
-    """Optimiser steps between blind jumps: a tenth of the run, and no less than the history after a jump takes."""
-    return max(history, steps // JUMPS_A_RUN // row_every) * row_every
+def blind_period(steps: int, row_every: int, history: int, published: str = "nino") -> int:
+    """Steps between blind jumps: what the history after a jump takes, and for `nino` at least a tenth of the run."""
+    return (history if published == "wnn" else max(history, steps // JUMPS_A_RUN // row_every)) * row_every
 
 
-def blind_schedule(steps: int, period: int, row_every: int, longest: int = LONGEST) -> Callable[[int], int | None]:
-    """NiNo's published schedule, scaled to a run's length: far jumps first, short ones at the end.
+def blind_schedule(
+    steps: int, period: int, row_every: int, longest: int = LONGEST, published: str = "nino"
+) -> Callable[[int], int | None]:
+    """A published schedule of blind jumps, scaled to a run's length; none at its very end, after which nothing comes.
 
-    A row of `nino_schedule` is a fifth of a period, and a period about a tenth of the run; no jump goes further than
+    NiNo's has far jumps first and short ones at the end: a row of `nino_schedule` is a fifth of a period. WNN's (J.
+    Jang and others, 2023, Learning to Boost Training by Periodic Nowcasting Near Future Weights, ICML, and its released
+    code) goes as far as the last jump lies behind, all along; there rows are an epoch apart. No jump goes further than
     the forecaster knows.
 
     Args:
@@ -247,14 +252,16 @@ def blind_schedule(steps: int, period: int, row_every: int, longest: int = LONGE
         period: optimiser steps between jumps.
         row_every: optimiser steps between rows; horizons are multiples of it.
         longest: optimiser steps that a forecaster knows.
+        published: `nino` or `wnn`.
     """
-    published = nino_schedule(max(steps, period), period, PUBLISHED_FIRST, spacing=1)
+    rows_at = nino_schedule(max(steps, period), period, PUBLISHED_FIRST, spacing=1)
 
     def horizon_at(step: int) -> int | None:
-        rows = published(step)
-        if rows is None or step >= steps:  # nothing can come after a jump at the very end
+        rows = rows_at(step)
+        if rows is None or step >= steps:
             return None
-        return max(row_every, min(longest, rows * period // ROWS_A_PERIOD) // row_every * row_every)
+        wanted = period if published == "wnn" else rows * period // ROWS_A_PERIOD
+        return max(row_every, min(longest, wanted) // row_every * row_every)
 
     return horizon_at
 

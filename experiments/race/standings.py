@@ -10,8 +10,7 @@ from typing import Any
 from ...forecast import Ledger
 from ...models import pretrained_card, pretrained_names
 from ..bootstrap import Estimate
-from .methods import METHODS
-from .run import PRETRAINED
+from .methods import METHODS, PRETRAINED
 from .scores import (
     ACCURACY,
     AXES,
