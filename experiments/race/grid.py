@@ -4,9 +4,10 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from ...models.threads import one_thread
@@ -27,6 +28,7 @@ from .scores import final_loss, median_gauge, penalised, targets_of
 ROUNDS = ((0.2, None), (0.5, 3))  # of successive halving: share of the steps, and how many trials are left
 MAX_SETTINGS = 12  # of one method that are tried, horizons included
 TUNING_SEED = 1000  # seeds from here on tune and never race
+CONFIRMING = (TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2)  # which baseline is best, three runs of each say
 PAUSE_SECONDS = 2.0
 
 
@@ -47,8 +49,10 @@ class Grid:
     the best three at half of them, beyond the lowest or highest rate too where that is best, then the best one in full
     and, where its schedule ends, over shorter horizons too.
     The decay with the lowest final loss gives the hardest target; among the horizons of the others the one that gets
-    there soonest is taken. What was chosen is written to `tuned/PROBLEM.json` once all baselines have been tuned, and
-    no method that jumps is tuned or raced before that file is there; its digest is kept with each of their runs.
+    there soonest is taken. Then each runs on two more seeds that never race, and the baseline that is soonest in the
+    geometric mean of the three is the best. What was chosen is written to `tuned/PROBLEM.json` once all baselines have
+    been tuned, and no method that jumps is tuned or raced before that file is there; its digest is kept with each of
+    their runs.
 
     Races go seed by seed over all problems and methods, so that whenever it stops, all have had as many.
 
@@ -98,12 +102,15 @@ class Grid:
                 chosen[method.name] = settings
         if open_jobs or len(chosen) < len(self.baselines):
             return open_jobs
+        confirming = self._confirming(problem, chosen)
+        if waiting := [job for jobs in confirming.values() for job in jobs if not self.queue.done(job.key)]:
+            return waiting
         losses = {name: self._final(problem, name, chosen[name]) for name in DECAYS}
         content = {
             "problem": asdict(problem),
             "settings": {name: dict(value) for name, value in chosen.items()},
             "decay": min(losses, key=lambda name: losses[name]),
-            "best": self._soonest(problem, chosen),
+            "best": self._soonest(confirming),
             "date": environment()["date"],
         }
         write_whole(path, json.dumps(content, indent=1))
@@ -126,6 +133,15 @@ class Grid:
     def _trial_key(self, problem: Problem, method: Method, settings: Settings, share: float) -> str:
         text = " ".join(f"{name}={value:g}" for name, value in sorted(settings.items()))
         return f"tune {problem.name} {problem.steps} {method.name} {share:g} {text}"
+
+    def _confirming(self, problem: Problem, chosen: Mapping[str, Settings]) -> dict[str, list[Job]]:
+        """The runs of each tuned baseline that say which is best; the first of them was its tuning's last."""
+        found: dict[str, list[Job]] = {}
+        for name, settings in chosen.items():
+            first = self._trial(problem, METHODS[name], settings, 1.0)
+            more = [Job(f"{first.key} seed={seed}", replace(first.entry, seed=seed)) for seed in CONFIRMING[1:]]
+            found[name] = [first, *more]
+        return found
 
     def _halving(self, problem: Problem, method: Method, target: float | None) -> tuple[list[Job], Settings | None]:
         """Open runs of the round that one method has come to, and its settings once there are none."""
@@ -184,15 +200,17 @@ class Grid:
     def _final(self, problem: Problem, name: str, settings: Settings) -> float:
         return final_loss(self.queue.read(self._trial_key(problem, METHODS[name], settings, 1.0))["curve"])
 
-    def _soonest(self, problem: Problem, chosen: Mapping[str, Settings]) -> str:
+    def _soonest(self, confirming: Mapping[str, Sequence[Job]]) -> str:
         """The baseline that is soonest at the hardest target on the `tune` set, in CPU seconds."""
-        keys = {name: self._trial_key(problem, METHODS[name], value, 1.0) for name, value in chosen.items()}
-        curves = {name: self.queue.read(key)["curve"] for name, key in keys.items()}
-        gauge, target = median_gauge(list(curves.values())), self._tuning_target(problem, chosen)
-        assert target is not None  # both decays are among those chosen
-        limit = max(curve[-1][1] for curve in curves.values())
-        times = {name: penalised(curve, "cpu", target, gauge, limit)[0] for name, curve in curves.items()}
-        return min(times, key=lambda name: times[name])
+        curves = {name: [self.queue.read(job.key)["curve"] for job in jobs] for name, jobs in confirming.items()}
+        together = [curve for own in curves.values() for curve in own]
+        gauge, limit = median_gauge(together), max(curve[-1][1] for curve in together)
+        target = min(targets_of(curves[name])["best"] for name in DECAYS)
+        means = {
+            name: geometric_mean(penalised(curve, "cpu", target, gauge, limit)[0] for curve in own)
+            for name, own in curves.items()
+        }
+        return min(means, key=lambda name: means[name])
 
     def _tuning_target(self, problem: Problem, chosen: Mapping[str, Settings]) -> float | None:
         """The hardest target on the `tune` set, once both decays are tuned."""
