@@ -105,11 +105,11 @@ def test_baselines_are_tuned_before_anything_jumps(tmp_path: Path, pretended: li
         for method in ("adamw_linear", "snoo"):
             own = [entry for entry in tuning if (entry.problem.name, entry.method.name) == (problem, method)]
             different = {(tuple(sorted(entry.settings.items()))) for entry in own}
-            assert 4 < len(own) <= 12 + 2
+            assert 4 < len(own) <= 12 + 6
             assert len(different) <= 12
-            # What was chosen runs on two more seeds, which say together with the first which baseline is best.
+            # What was chosen runs on six more seeds, which say together with the first which baseline is best.
             more = [entry for entry in own if entry.seed != race_grid.TUNING_SEED]
-            assert [entry.seed for entry in more] == [1001, 1002]
+            assert sorted(entry.seed for entry in more) == list(range(1001, 1007))
         tuned = json.loads((tmp_path / "tuned" / f"{problem}.json").read_text())
         assert (tuned["decay"], tuned["best"]) == ("adamw_linear", "snoo")
         assert tuned["settings"]["adamw_linear"]["rate"] == 0.004
@@ -127,7 +127,7 @@ def test_baselines_are_tuned_before_anything_jumps(tmp_path: Path, pretended: li
 def test_a_baseline_that_was_lucky_once_is_not_the_best(
     tmp_path: Path, pretended: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A method that is soonest on the seed it was tuned with, and slow on two more, is not the best."""
+    """A method that is soonest on the seed it was tuned with, and slow on others, is not the best."""
     pretend = race_grid.run_entry
 
     def lucky(entry: Entry, task: object) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from .problems import Problem, find_problem
 from .queue import RunQueue, file_name, read_json
 from .released import require_released
 from .run import Entry, run_entry
-from .scores import final_loss, median_gauge, penalised, targets_of
+from .scores import Curve, final_loss, median_gauge, penalised, targets_of
 
 ROUNDS = ((0.2, None), (0.5, 3))  # of successive halving: share of the steps, and how many trials are left
 MAX_SETTINGS = 12  # of one method that are tried, horizons included
 TUNING_SEED = 1000  # seeds from here on tune and never race
-CONFIRMING = (TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2)  # which baseline is best, three runs of each say
+CONTENDING = ((3, None), (7, 4))  # which tuned baseline is best: how many seeds say, and of how many baselines
 PAUSE_SECONDS = 2.0
 
 
@@ -49,10 +49,10 @@ class Grid:
     the best three at half of them, beyond the lowest or highest rate too where that is best, then the best one in full
     and, where its schedule ends, over shorter horizons too.
     The decay with the lowest final loss gives the hardest target; among the horizons of the others the one that gets
-    there soonest is taken. Then each runs on two more seeds that never race, and the baseline that is soonest in the
-    geometric mean of the three is the best. What was chosen is written to `tuned/PROBLEM.json` once all baselines have
-    been tuned, and no method that jumps is tuned or raced before that file is there; its digest is kept with each of
-    their runs.
+    there soonest is taken. Then each runs on two more seeds that never race, the four that are soonest in the
+    geometric mean of three run on four more, and the soonest in the geometric mean of seven is the best baseline. What
+    was chosen is written to `tuned/PROBLEM.json` once all baselines have been tuned, and no method that jumps is tuned
+    or raced before that file is there; its digest is kept with each of their runs.
 
     Races go seed by seed over all problems and methods, so that whenever it stops, all have had as many.
 
@@ -102,15 +102,15 @@ class Grid:
                 chosen[method.name] = settings
         if open_jobs or len(chosen) < len(self.baselines):
             return open_jobs
-        confirming = self._confirming(problem, chosen)
-        if waiting := [job for jobs in confirming.values() for job in jobs if not self.queue.done(job.key)]:
+        waiting, best = self._contend(problem, chosen)
+        if waiting:
             return waiting
         losses = {name: self._final(problem, name, chosen[name]) for name in DECAYS}
         content = {
             "problem": asdict(problem),
             "settings": {name: dict(value) for name, value in chosen.items()},
             "decay": min(losses, key=lambda name: losses[name]),
-            "best": self._soonest(confirming),
+            "best": best,
             "date": environment()["date"],
         }
         write_whole(path, json.dumps(content, indent=1))
@@ -134,14 +134,32 @@ class Grid:
         text = " ".join(f"{name}={value:g}" for name, value in sorted(settings.items()))
         return f"tune {problem.name} {problem.steps} {method.name} {share:g} {text}"
 
-    def _confirming(self, problem: Problem, chosen: Mapping[str, Settings]) -> dict[str, list[Job]]:
-        """The runs of each tuned baseline that say which is best; the first of them was its tuning's last."""
-        found: dict[str, list[Job]] = {}
-        for name, settings in chosen.items():
-            first = self._trial(problem, METHODS[name], settings, 1.0)
-            more = [Job(f"{first.key} seed={seed}", replace(first.entry, seed=seed)) for seed in CONFIRMING[1:]]
-            found[name] = [first, *more]
-        return found
+    def _contend(self, problem: Problem, chosen: Mapping[str, Settings]) -> tuple[list[Job], str]:
+        """Which tuned baseline is soonest at the hardest target on the `tune` set, in CPU seconds.
+
+        Returns:
+            Open runs of the round that has been come to, if any, and the best as far as is known.
+        """
+        names = list(chosen)
+        curves: dict[str, list[Curve]] = {}
+        for num_seeds, num_left in CONTENDING:
+            names = names[:num_left]
+            jobs = {
+                name: [self._seeded(problem, METHODS[name], chosen[name], seed) for seed in range(num_seeds)]
+                for name in names
+            }
+            if waiting := [job for own in jobs.values() for job in own if not self.queue.done(job.key)]:
+                return waiting, names[0]
+            curves |= {name: [self.queue.read(job.key)["curve"] for job in own] for name, own in jobs.items()}
+            times = _mean_times(curves)
+            names.sort(key=lambda name, times=times: times[name])
+        return [], names[0]
+
+    def _seeded(self, problem: Problem, method: Method, settings: Settings, number: int) -> Job:
+        """A whole run on one of the seeds that tune; the first is that of the trials."""
+        trial = self._trial(problem, method, settings, 1.0)
+        seed = TUNING_SEED + number
+        return trial if number == 0 else Job(f"{trial.key} seed={seed}", replace(trial.entry, seed=seed))
 
     def _halving(self, problem: Problem, method: Method, target: float | None) -> tuple[list[Job], Settings | None]:
         """Open runs of the round that one method has come to, and its settings once there are none."""
@@ -200,18 +218,6 @@ class Grid:
     def _final(self, problem: Problem, name: str, settings: Settings) -> float:
         return final_loss(self.queue.read(self._trial_key(problem, METHODS[name], settings, 1.0))["curve"])
 
-    def _soonest(self, confirming: Mapping[str, Sequence[Job]]) -> str:
-        """The baseline that is soonest at the hardest target on the `tune` set, in CPU seconds."""
-        curves = {name: [self.queue.read(job.key)["curve"] for job in jobs] for name, jobs in confirming.items()}
-        together = [curve for own in curves.values() for curve in own]
-        gauge, limit = median_gauge(together), max(curve[-1][1] for curve in together)
-        target = min(targets_of(curves[name])["best"] for name in DECAYS)
-        means = {
-            name: geometric_mean(penalised(curve, "cpu", target, gauge, limit)[0] for curve in own)
-            for name, own in curves.items()
-        }
-        return min(means, key=lambda name: means[name])
-
     def _tuning_target(self, problem: Problem, chosen: Mapping[str, Settings]) -> float | None:
         """The hardest target on the `tune` set, once both decays are tuned."""
         if not all(name in chosen for name in DECAYS):
@@ -266,6 +272,17 @@ class Grid:
                     if self.queue.done(job.key):
                         found.append(self.queue.read(job.key))
         return found
+
+
+def _mean_times(curves: Mapping[str, Sequence[Curve]]) -> dict[str, float]:
+    """Geometric means over the runs of each baseline, of CPU seconds to the hardest target of the decays among them."""
+    together = [curve for own in curves.values() for curve in own]
+    gauge, limit = median_gauge(together), max(curve[-1][1] for curve in together)
+    target = min(targets_of(curves[name])["best"] for name in DECAYS)
+    return {
+        name: geometric_mean(penalised(curve, "cpu", target, gauge, limit)[0] for curve in own)
+        for name, own in curves.items()
+    }
 
 
 def _is_tuned(method: Method, tuned: Mapping[str, Any]) -> bool:
