@@ -29,6 +29,7 @@ from .report import run_grid
 
 PLAIN, JUMPS = "plain", "jumps"
 VERIFY_BATCH = 256
+COST_SHARE = 0.04  # that jumps may take; twice the usual, which in a run of a second is less than one attempt
 PICTURE_SECONDS = 60  # by the clock; an arm that takes longer is not run once more for a picture
 FIT_ITERATIONS = 50  # of a gradient-trained forecaster, each time
 RESULT_COLUMNS = (
@@ -263,6 +264,7 @@ def _helpers(options: RaceOptions, task: TaskData, folder: Path) -> tuple[list[p
         probe=probe,
         batches=sequential_batches(task.verify, VERIFY_BATCH),
         batch_size=options.batch_size,
+        cost_share=COST_SHARE,
         spacing=None if learned else options.every,  # rows of its own cost less than a recorder
     )
     helpers.append(skip_ahead)
